@@ -1,0 +1,58 @@
+# The lab's verbs. `make` alone explains them; each recipe is one command, the work is in scripts/.
+# Settings come from the command line (make run-cpu PORT=9000) or the environment.
+
+PYTHON ?= python3
+VENV := .venv/bin/python
+# Fast and silent once the tools are there; doctor works before that, with the system's Python.
+ANY_PYTHON = $(if $(wildcard $(VENV)),$(VENV),$(PYTHON))
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+##@ Use the lab
+run-cpu: .venv/.stamp ## start the lab (build it first if needed) and print its URL
+	@$(VENV) -m scripts.start cpu
+run-local: .venv/.stamp ## the same lab in a venv, without a container, until Ctrl-C
+	@$(VENV) -m scripts.local
+url: .venv/.stamp ## print the running lab's URL and nothing else
+	@$(VENV) -m scripts.url
+status: .venv/.stamp ## what runs, since when, with how much memory
+	@$(VENV) -m scripts.status
+logs: .venv/.stamp ## what the server wrote (FOLLOW=1: go on until Ctrl-C)
+	@$(VENV) -m scripts.logs
+shell: .venv/.stamp ## a shell inside the lab
+	@$(VENV) -m scripts.shell
+stop: .venv/.stamp ## stop the lab; work, packages and token are kept
+	@$(VENV) -m scripts.stop
+restart: .venv/.stamp ## stop and start it
+	@$(VENV) -m scripts.restart
+token-rotate: .venv/.stamp ## replace the token; the old one ends at once
+	@$(VENV) -m scripts.token_rotate
+
+##@ Look after it
+doctor: ## what was found, what is wrong, what to do; works before anything is installed
+	@$(ANY_PYTHON) -m scripts.doctor
+build: .venv/.stamp ## build the CPU image now
+	@$(VENV) -m scripts.build cpu
+clean: .venv/.stamp ## remove container and images; never the workspace, token or home
+	@$(VENV) -m scripts.clean
+
+##@ Work on it
+test: .venv/.stamp-dev ## every test; image and browser tests need the engine and Chromium
+	@$(VENV) -m pytest
+test-fast: .venv/.stamp-dev ## the tests that need no engine, in seconds
+	@$(VENV) -m pytest tests/unit
+lint: .venv/.stamp-dev ## ruff, mypy, shellcheck and the rest of pre-commit
+	@$(VENV) -m pre_commit run --all-files
+bench: .venv/.stamp-dev ## speed and size against a plain image, as ratios; writes bench.json
+	@$(VENV) -m tests.bench
+lock: .venv/.stamp-dev ## compile every lock file again, with today's versions
+	@$(VENV) -m scripts.lock
+help: ## this page
+	@$(ANY_PYTHON) -m scripts.help
+
+.venv/.stamp: uv.lock pyproject.toml
+	@$(PYTHON) scripts/tools.py
+.venv/.stamp-dev: uv.lock pyproject.toml
+	@$(PYTHON) scripts/tools.py dev && touch .venv/.stamp
+
+.PHONY: run-cpu run-local url status logs shell stop restart token-rotate doctor build clean test test-fast lint bench lock help

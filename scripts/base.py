@@ -1,0 +1,73 @@
+"""The base image without a registry: Debian's own packages, bootstrapped and imported."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts import host
+from scripts.console import LabError, ask, say
+from scripts.supply import BOOTSTRAPPED_BASE
+
+if TYPE_CHECKING:
+    from scripts.engine import Engine
+    from scripts.settings import Settings
+
+SUITE = "trixie"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+def bootstrap_argv(*, archive: Path, mirror: str) -> list[str]:
+    """The mmdebstrap command that writes a minimal Debian to a tar archive.
+
+    Documentation and translations are left out, as the official slim image does.
+    """
+    leave_out = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"]
+    options = [f"--dpkgopt=path-exclude={pattern}" for pattern in leave_out]
+    keep = "--dpkgopt=path-include=/usr/share/doc/*/copyright"  # licences must travel with the packages
+    return [
+        "mmdebstrap",
+        "--variant=minbase",
+        f"--keyring={KEYRING}",
+        *options,
+        keep,
+        SUITE,
+        str(archive),
+        mirror,
+    ]
+
+
+def ensure_base(engine: Engine, settings: Settings) -> None:
+    """Bootstrap the base image and import it; a failure leaves nothing behind.
+
+    Raises:
+        LabError: mmdebstrap is missing and cannot be installed, or it failed.
+
+    """
+    _ensure_mmdebstrap(no_install=settings.no_install)
+    with tempfile.TemporaryDirectory(prefix="pytorch-jupyter-") as folder:
+        archive = Path(folder) / "base.tar"
+        proxies = {key: os.environ[key] for key in PROXIES if os.environ.get(key)}
+        command = bootstrap_argv(archive=archive, mirror=settings.debian_mirror)
+        say(f"bootstrapping Debian {SUITE} from {settings.debian_mirror} …")
+        host.run_visibly(
+            host.as_root(command, environ=proxies),
+            failure=f"mmdebstrap could not bootstrap Debian from {settings.debian_mirror}",
+            hint="DEBIAN_MIRROR=http://your-mirror/debian, or BASE_IMAGE=registry/name:tag for a base of your own",
+        )
+        engine.import_base(str(archive), BOOTSTRAPPED_BASE)
+
+
+def _ensure_mmdebstrap(*, no_install: bool) -> None:
+    if host.find_program("mmdebstrap") and KEYRING.exists():
+        return
+    by_hand = "sudo apt-get install mmdebstrap debian-archive-keyring, or BASE_IMAGE=registry/name:tag"
+    message = "no registry answers, and mmdebstrap, which makes the base image instead, is missing"
+    if no_install or not host.is_debian() or not host.can_become_root():
+        raise LabError(message, hint=by_hand)
+    if not ask(f"{message}. Install it now (as root)?"):
+        raise LabError(message, hint=by_hand)
+    host.apt_install(["mmdebstrap", "debian-archive-keyring"])

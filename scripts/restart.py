@@ -1,0 +1,31 @@
+"""`make restart`: stop and start the container as it is, and print its URL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scripts import state
+from scripts.console import run
+from scripts.lab import Lab, await_answer
+
+if TYPE_CHECKING:
+    from scripts.engine import ContainerInfo
+
+
+def main() -> None:
+    """Restart, wait until it answers, print the URL."""
+    lab = Lab.open()
+    found = lab.existing_container()
+    with state.lock(lab.state):
+        restart(lab, found)
+
+
+def restart(lab: Lab, found: ContainerInfo) -> None:
+    """Restart a container and print its URL."""
+    lab.engine.restart(found.id)
+    await_answer(lab.engine, found, timeout=lab.settings.wait_timeout)
+    print(lab.url(found))
+
+
+if __name__ == "__main__":
+    run(main)
