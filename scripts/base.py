@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from scripts import host
 from scripts.console import LabError, ask, say
+from scripts.spec import PROXIES
 from scripts.supply import BOOTSTRAPPED_BASE
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 SUITE = "trixie"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 def bootstrap_argv(*, archive: Path, mirror: str) -> list[str]:
@@ -28,16 +28,12 @@ def bootstrap_argv(*, archive: Path, mirror: str) -> list[str]:
     leave_out = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"]
     options = [f"--dpkgopt=path-exclude={pattern}" for pattern in leave_out]
     keep = "--dpkgopt=path-include=/usr/share/doc/*/copyright"  # licences must travel with the packages
-    return [
-        "mmdebstrap",
-        "--variant=minbase",
-        f"--keyring={KEYRING}",
-        *options,
-        keep,
-        SUITE,
-        str(archive),
-        mirror,
+    sources = [
+        f"deb {mirror} {SUITE} main",
+        f"deb {mirror} {SUITE}-updates main",
+        f"deb {mirror}-security {SUITE}-security main",  # where every full mirror has it
     ]
+    return ["mmdebstrap", "--variant=minbase", f"--keyring={KEYRING}", *options, keep, SUITE, str(archive), *sources]
 
 
 def ensure_base(engine: Engine, settings: Settings) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.base import PROXIES
 from scripts.console import LabError
 from scripts.host import SYSTEM_PATH
+from scripts.spec import PROXIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

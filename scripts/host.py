@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import platform
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +19,7 @@ from pathlib import Path
 from scripts.console import LabError, say
 
 DEFAULT_UID = 1000
+CAP_SYS_RESOURCE = 24  # its bit, from capabilities(7)
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -77,9 +80,9 @@ def probe_engine() -> EngineProbe:
     """Ask the engine for its version over its socket, and say why when it does not answer."""
     address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     try:
-        connection = _connection(address)
-        connection.request("GET", "/version")
-        version = json.loads(connection.getresponse().read())["Version"]
+        with contextlib.closing(_connection(address)) as connection:
+            connection.request("GET", "/version")
+            version = json.loads(connection.getresponse().read())["Version"]
         return EngineProbe(EngineState.RUNNING, address, version)
     except PermissionError:
         return EngineProbe(EngineState.DENIED, address)
@@ -98,6 +101,22 @@ def _connection(address: str) -> http.client.HTTPConnection:
         f"DOCKER_HOST={address!r} is not supported: the lab needs a unix:// or tcp:// address",
         hint="unset DOCKER_HOST, or forward the remote socket with ssh -L to a local unix socket",
     )
+
+
+def open_files_limit(wanted: int, engine_pid: Path = Path("/var/run/docker.pid")) -> int:
+    """How many open files a container may be given: `wanted`, or less where the engine itself cannot raise its limit.
+
+    An engine inside a sandbox without CAP_SYS_RESOURCE refuses to start a container with more than its own limit.
+    """
+    try:
+        process = Path("/proc") / engine_pid.read_text().strip()
+        capabilities = int(re.findall(r"^CapEff:\s*(\w+)", (process / "status").read_text(), re.MULTILINE)[0], 16)
+        hard = re.findall(r"^Max open files\s+\S+\s+(\d+)", (process / "limits").read_text(), re.MULTILINE)
+    except (OSError, IndexError, ValueError):
+        return wanted  # a remote or unusual engine
+    if capabilities >> CAP_SYS_RESOURCE & 1 or not hard:
+        return wanted
+    return min(wanted, int(hard[0]))
 
 
 def find_program(name: str) -> str | None:

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 LABEL = "io.github.pytorch-jupyter"
 PORT_INSIDE = 8888
+NOFILE = 65536  # Docker 29 lowers the default to 1024, too few for a server with many kernels and data loaders
 CA_INSIDE = "/etc/lab/ca.crt"
 # What pip, uv, requests, curl, git and OpenSSL each look at for a company's CA.
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
 # Passed on as the host has them, so that dataset downloads and %pip work behind the same proxy and mirror.
-PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-             "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "UV_DEFAULT_INDEX", "UV_INDEX_URL")  # fmt: skip
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+PASSED_ON = (*PROXIES, "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "UV_DEFAULT_INDEX")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class ContainerSpec:
     memory: int | None
     cpus: float | None
     shm_size: int
+    nofile: int
     pids_limit: int = 4096  # room for 20 kernels with their threads; a fork bomb ends here
-    nofile: int = 65536  # Docker 29 lowers the default to 1024
     runtime: str | None = None
 
     def to_json(self) -> str:
@@ -85,9 +86,10 @@ def build_spec(  # noqa: PLR0913 - each argument is one independent input of the
     image: str,
     variant: str,
     host_cpus: int,
+    nofile: int,
     environ: Mapping[str, str],
 ) -> ContainerSpec:
-    """Decide the whole container: `image` is an image id, `host_cpus` the engine's CPU count."""
+    """Decide the whole container: `image` is an image id, `host_cpus` the engine's CPU count, `nofile` what it allows."""
     mounts = [
         Mount(str(settings.workspace), "/workspace"),
         Mount(str(state.home), HOME_IN_CONTAINER),
@@ -108,6 +110,7 @@ def build_spec(  # noqa: PLR0913 - each argument is one independent input of the
         memory=settings.memory,
         cpus=settings.cpus,
         shm_size=settings.shm_size,
+        nofile=nofile,
     )
 
 

@@ -8,10 +8,11 @@ import sys
 from scripts import state
 from scripts.console import LabError, run, say
 from scripts.engine_install import ensure_engine
+from scripts.host import open_files_limit
 from scripts.image import VARIANTS, ensure_image
 from scripts.lab import Lab, ensure_running
 from scripts.settings import ROOT, Settings
-from scripts.spec import build_spec
+from scripts.spec import NOFILE, build_spec
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
             image=image.id,
             variant=variant,
             host_cpus=lab.engine.facts()["NCPU"],
+            nofile=open_files_limit(NOFILE),
             environ=os.environ,
         )
         found = lab.container()  # again: another command may have made it while this one waited for the lock

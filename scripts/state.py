@@ -134,7 +134,7 @@ def ensure_workspace(workspace: Path, identity: Identity) -> None:
         if subprocess.run(["test", "-w", "."], cwd=workspace, check=False, **account).returncode:  # type: ignore[call-overload]
             owner = workspace.stat().st_uid
             raise LabError(
-                f"WORKSPACE={workspace} belongs to uid {owner}; uid {identity.uid}, who runs the lab, cannot write there",
+                f"WORKSPACE={workspace} belongs to uid {owner}; uid {identity.uid}, the lab's user, cannot write there",
                 hint=f"sudo chown -R {identity.uid}:{identity.gid} '{workspace}', or make run-cpu WORKSPACE=~/lab",
             )
 

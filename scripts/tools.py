@@ -19,6 +19,7 @@ from scripts.console import LabError, ask, run, say
 from scripts.settings import ROOT, Settings
 
 VENV = ROOT / ".venv"
+UV = VENV / "bin/uv"  # one of the tools, for make run-local and make lock
 UV_LOCK = ROOT / "docker" / "requirements" / "uv.txt"
 
 
@@ -63,7 +64,7 @@ def _uv_from_pip() -> str:
     """Get uv itself by pip, pinned and hashed."""
     pip = [str(VENV / "bin/python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     _run([*pip, "--require-hashes", "--requirement", str(UV_LOCK)])
-    return str(VENV / "bin/uv")
+    return str(UV)
 
 
 def _install(uv: str, groups: list[str]) -> None:

@@ -1,0 +1,80 @@
+# The lab's CPU image. Build it with `make build`, which finds the sources and passes them in.
+
+# From a registry, or the same Debian bootstrapped from its packages where no registry answers.
+ARG BASE=debian:trixie-slim
+
+# The installer, in a stage of its own: neither uv nor Python's venv module stays in the image.
+FROM ${BASE} AS tools
+RUN --mount=type=bind,source=build-env.sh,target=/build-env.sh \
+    --mount=type=bind,source=requirements,target=/requirements \
+    --mount=type=secret,id=net --mount=type=secret,id=ca \
+    . /build-env.sh \
+    && apt-get update -q && apt-get install -qy --no-install-recommends ca-certificates python3-venv \
+    && python3 -m venv /opt/uv \
+    && /opt/uv/bin/pip install --quiet --require-hashes --requirement /requirements/uv.txt
+
+FROM ${BASE}
+
+# What a notebook and a terminal need from the system: certificates, git with ssh, a pager, an init that reaps children.
+# No setuid file: nothing here may ever become root. The user is a default; the lab runs as whoever started it.
+RUN --mount=type=bind,source=build-env.sh,target=/build-env.sh \
+    --mount=type=secret,id=net --mount=type=secret,id=ca \
+    . /build-env.sh \
+    && apt-get update -q \
+    && apt-get install -qy --no-install-recommends ca-certificates git less openssh-client python3 tini \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+    && useradd --uid 1000 --user-group --create-home --home-dir /home/lab --shell /bin/bash lab \
+    && install -d -o lab -g lab /workspace \
+    && rm -rf /tmp/apt /var/lib/apt/lists /var/cache/apt /var/cache/debconf /var/cache/ldconfig /var/log/*
+
+# The server and its libraries, bytecode compiled because the root file system is read-only at run time.
+# --system-site-packages lets pip fall back to the user's home when it cannot write here.
+ENV PATH=/opt/venv/bin:$PATH
+RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
+    --mount=type=bind,source=build-env.sh,target=/build-env.sh \
+    --mount=type=bind,source=requirements,target=/requirements \
+    --mount=type=cache,target=/root/.cache/uv \
+    --mount=type=secret,id=net --mount=type=secret,id=ca \
+    . /build-env.sh && export UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv \
+    && uv venv --quiet --python /usr/bin/python3 --system-site-packages /opt/venv \
+    && uv pip install --no-deps --require-hashes --compile-bytecode --requirement /requirements/server.txt \
+    && rm -rf /tmp/apt
+
+# ↓ variant: cpu (the only block in which the Dockerfiles differ)
+# Torch from the CPU index (`cpu`), or from PyPI, whose CUDA wheels run on a CPU too (`cuda13`).
+ARG TORCH=cpu
+# ↑ variant
+
+# Torch in a layer of its own, above all that the variants share. The CPU index's wheels are pinned by version only.
+# The constraints make pip refuse, rather than half-replace, what is installed here.
+RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
+    --mount=type=bind,source=build-env.sh,target=/build-env.sh \
+    --mount=type=bind,source=requirements,target=/requirements \
+    --mount=type=cache,target=/root/.cache/uv \
+    --mount=type=secret,id=net --mount=type=secret,id=ca \
+    . /build-env.sh && export UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv \
+    && case "$TORCH" in \
+         cpu) from="--default-index ${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" ;; \
+         *) from=--require-hashes ;; \
+       esac \
+    && uv pip install --no-deps $from --compile-bytecode --requirement "/requirements/torch-$TORCH.txt" \
+    && uv pip check && uv pip freeze >/opt/venv/constraints.txt \
+    && rm -rf /tmp/apt
+
+# Settings last: a changed one costs no download. UTF-8, the user's own home, caches that are allowed to be written.
+ENV LANG=C.UTF-8 SHELL=/bin/bash USER=lab LOGNAME=lab HOME=/home/lab JUPYTER_RUNTIME_DIR=/tmp/jupyter-runtime \
+    PIP_CONSTRAINT=/opt/venv/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+COPY --chmod=644 jupyter_server_config.py /opt/venv/etc/jupyter/
+COPY --chmod=644 page_config.json /opt/venv/etc/jupyter/labconfig/
+COPY --chmod=644 overrides.json /opt/venv/share/jupyter/lab/settings/
+COPY --chmod=644 healthcheck.py /opt/venv/
+LABEL org.opencontainers.image.title="pytorch-jupyter" \
+      org.opencontainers.image.description="A private PyTorch + JupyterLab lab" \
+      org.opencontainers.image.licenses="MIT"
+USER lab
+WORKDIR /workspace
+EXPOSE 8888
+# /api tells only the version and needs no token.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-IS", "/opt/venv/healthcheck.py"]
+ENTRYPOINT ["tini", "-g", "--"]
+CMD ["jupyter-lab"]

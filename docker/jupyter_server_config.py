@@ -1,0 +1,50 @@
+"""The server's settings, for the container and for `make run-local`; the variable parts come from the environment."""
+
+import hashlib
+import os
+import sys
+import warnings
+from pathlib import Path
+
+c = get_config()  # noqa: F821 - Jupyter provides it
+
+# The token reaches the server as a file: argv and environment show in `ps` and `docker inspect`. Without a token
+# the server must not start; an ordinary exception here would only be logged.
+token_file = Path(os.environ.get("LAB_TOKEN_FILE", "/run/lab/token"))
+try:
+    token = token_file.read_text().strip()
+except OSError as error:
+    sys.exit(f"error: no token at {token_file} ({error.strerror}); start the lab with 'make run-cpu'")
+if len(token) < 32:
+    sys.exit(f"error: the token at {token_file} is empty or too short; 'make token-rotate' makes a new one")
+c.IdentityProvider.token = token
+# Sessions survive a restart, and end when the token is rotated.
+c.ServerApp.cookie_secret = hashlib.sha256(b"cookie secret of " + token.encode()).digest()
+# Closes every endpoint that does not open itself, so the warning about unmarked ones has nothing to warn of.
+c.ServerApp.allow_unauthenticated_access = False
+warnings.filterwarnings("ignore", message="Extension endpoints without @allow_unauthenticated")
+c.ServerApp.allow_root = os.getuid() == 0  # the container never is; a root-owned laptop's run-local may be
+
+c.ServerApp.ip = os.environ.get("LAB_IP", "0.0.0.0")
+c.ServerApp.port = int(os.environ.get("LAB_PORT", "8888"))
+c.ServerApp.port_retries = 0  # another port would not be the published one
+c.ServerApp.allow_remote_access = True
+c.ServerApp.root_dir = os.environ.get("LAB_WORKSPACE", "/workspace")
+c.ServerApp.open_browser = False
+c.ServerApp.quit_button = False  # the engine would start it again
+
+# What does nothing for a notebook with a kernel costs start-up time and memory all the same.
+c.ServerApp.jpserver_extensions = {"jupyter_lsp": False, "notebook_shim": False}
+# Nobody is asked about news, and no server but the lab is contacted.
+c.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"
+c.LabApp.news_url = None
+c.LabApp.extension_manager = "readonly"
+
+# Idle kernels and terminals end after so many seconds, a tab left open or not; busy ones never. 0: never.
+idle = int(os.environ.get("LAB_IDLE_TIMEOUT", "0"))
+c.MappingKernelManager.cull_idle_timeout = idle
+c.MappingKernelManager.cull_interval = max(5, min(300, idle // 4))
+c.MappingKernelManager.cull_connected = True
+c.TerminalManager.cull_inactive_timeout = idle
+
+c.ResourceUseDisplay.track_cpu_percent = True
