@@ -1,12 +1,29 @@
 """The server's settings, for the container and for `make run-local`; the variable parts come from the environment."""
 
 import hashlib
+import logging
 import os
+import site
 import sys
 import warnings
 from pathlib import Path
 
 c = get_config()  # noqa: F821 - Jupyter provides it
+
+
+def keep_out_of_logs(secret: str) -> None:
+    """Replace a secret in every log record of this process: error lines repeat the URLs that people opened."""
+    make_record = logging.getLogRecordFactory()
+
+    def make_clean_record(*args: object, **kwargs: object) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        text = record.getMessage()
+        if secret in text:
+            record.msg, record.args = text.replace(secret, "[token]"), ()
+        return record
+
+    logging.setLogRecordFactory(make_clean_record)
+
 
 # The token reaches the server as a file: argv and environment show in `ps` and `docker inspect`. Without a token
 # the server must not start; an ordinary exception here would only be logged.
@@ -18,6 +35,7 @@ except OSError as error:
 if len(token) < 32:
     sys.exit(f"error: the token at {token_file} is empty or too short; 'make token-rotate' makes a new one")
 c.IdentityProvider.token = token
+keep_out_of_logs(token)
 # Sessions survive a restart, and end when the token is rotated.
 c.ServerApp.cookie_secret = hashlib.sha256(b"cookie secret of " + token.encode()).digest()
 # Closes every endpoint that does not open itself, so the warning about unmarked ones has nothing to warn of.
@@ -46,5 +64,10 @@ c.MappingKernelManager.cull_idle_timeout = idle
 c.MappingKernelManager.cull_interval = max(5, min(300, idle // 4))
 c.MappingKernelManager.cull_connected = True
 c.TerminalManager.cull_inactive_timeout = idle
+
+# Python puts the user's packages on its path only if their folder is there when it starts: without this the first
+# %pip install would need a kernel restart.
+if site.ENABLE_USER_SITE:
+    Path(site.getusersitepackages()).mkdir(parents=True, exist_ok=True)
 
 c.ResourceUseDisplay.track_cpu_percent = True

@@ -56,7 +56,7 @@ def compile_packages(sources: list[str], *, constraints: str | None = None) -> l
         target = Path(folder) / "pylock.toml"
         limits = [f"--constraints={constraints}"] if constraints else []
         command = [str(UV), "pip", "compile", "--quiet", "--universal", f"--python-version={PYTHON}",
-                   "--only-binary=:all:", f"--output-file={target}", *limits, *sources]  # fmt: skip
+                   "--only-binary=:all:", "--overrides=overrides.txt", f"--output-file={target}", *limits, *sources]  # fmt: skip
         if subprocess.run(command, cwd=REQUIREMENTS, stdout=subprocess.DEVNULL, check=False).returncode:
             raise LabError(f"uv could not resolve {' and '.join(sources)}", hint="its reasons stand above")
         packages: list[Package] = tomli.loads(target.read_text())["packages"]

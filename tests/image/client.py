@@ -1,0 +1,70 @@
+"""A Jupyter client for the tests: what a browser does over HTTP and websocket, without one."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import websocket
+
+if TYPE_CHECKING:
+    from tests.conftest import LabProcess
+
+
+@contextmanager
+def api(lab: LabProcess, **options: Any) -> Iterator[httpx.Client]:
+    """An HTTP client that sends the token in its header."""
+    headers = {"Authorization": f"token {lab.token}"}
+    with httpx.Client(base_url=lab.url, headers=headers, timeout=60, trust_env=False, **options) as client:
+        yield client
+
+
+class Kernel:
+    """A running kernel and the websocket to it."""
+
+    def __init__(self, socket: websocket.WebSocket) -> None:
+        self.socket = socket
+
+    def run(self, code: str, *, timeout: float = 120) -> str:
+        """Execute code; return its text output, tracebacks included."""
+        identity = uuid.uuid4().hex
+        header = {"msg_id": identity, "msg_type": "execute_request", "username": "t", "session": "t", "version": "5.3"}
+        content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False}
+        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
+        self.socket.settimeout(timeout)
+        self.socket.send(json.dumps(message))
+        return "".join(self._outputs(identity))
+
+    def _outputs(self, identity: str) -> Iterator[str]:
+        """The texts that belong to one request, until the kernel is idle again."""
+        while True:
+            message = json.loads(self.socket.recv())
+            if message["parent_header"].get("msg_id") != identity:
+                continue
+            kind, content = message["msg_type"], message["content"]
+            if kind == "stream":
+                yield content["text"]
+            elif kind in {"execute_result", "display_data"}:
+                yield content["data"].get("text/plain", "")
+            elif kind == "error":
+                yield "\n".join(content["traceback"])
+            elif kind == "status" and content["execution_state"] == "idle":
+                return
+
+
+@contextmanager
+def kernel(lab: LabProcess) -> Iterator[Kernel]:
+    """Start a kernel, connect to it, and end it."""
+    with api(lab) as client:
+        identity = client.post("/api/kernels", json={"name": "python3"}).raise_for_status().json()["id"]
+        address = f"{lab.url.replace('http', 'ws')}/api/kernels/{identity}/channels?token={lab.token}"
+        socket = websocket.create_connection(address, timeout=60)
+        try:
+            yield Kernel(socket)
+        finally:
+            socket.close()
+            client.delete(f"/api/kernels/{identity}")
