@@ -15,21 +15,24 @@ RUN --mount=type=bind,source=build-env.sh,target=/build-env.sh \
 
 FROM ${BASE}
 
-# What a notebook and a terminal need from the system: certificates, git with ssh, a pager, an init that reaps children.
+# What a notebook and a terminal need from the system: certificates, git with ssh, an editor and a pager, ps and top,
+# an init that reaps children. Without Perl's library: git wants it for mail and Subversion only, and it is 45 MB.
 # No setuid file: nothing here may ever become root. The user is a default; the lab runs as whoever started it.
 RUN --mount=type=bind,source=build-env.sh,target=/build-env.sh \
     --mount=type=secret,id=net --mount=type=secret,id=ca \
     . /build-env.sh \
     && apt-get update -q \
-    && apt-get install -qy --no-install-recommends ca-certificates git less openssh-client python3 tini \
+    && apt-get install -qy --no-install-recommends -o "DPkg::Options::=--path-exclude=/usr/share/perl/*" \
+       -o "DPkg::Options::=--path-exclude=/usr/lib/*/perl/*" -o "DPkg::Options::=--path-exclude=/usr/lib/*/libperl.so*" \
+       ca-certificates git less nano openssh-client procps python3 tini \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     && useradd --uid 1000 --user-group --create-home --home-dir /home/lab --shell /bin/bash lab \
     && install -d -o lab -g lab /workspace \
     && rm -rf /tmp/apt /var/lib/apt/lists /var/cache/apt /var/cache/debconf /var/cache/ldconfig /var/log/*
 
 # The server and its libraries, bytecode compiled because the root file system is read-only at run time.
-# --system-site-packages lets pip fall back to the user's home when it cannot write here.
-ENV PATH=/opt/venv/bin:$PATH
+# --system-site-packages lets pip fall back to the user's home when it cannot write here; commands are found there too.
+ENV PATH=/opt/venv/bin:$PATH:/home/lab/.local/bin
 RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,source=build-env.sh,target=/build-env.sh \
     --mount=type=bind,source=requirements,target=/requirements \
@@ -54,7 +57,7 @@ RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv 
     --mount=type=secret,id=net --mount=type=secret,id=ca \
     . /build-env.sh && export UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv \
     && case "$TORCH" in \
-         cpu) from="--default-index ${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" ;; \
+         cpu) unset UV_INDEX UV_EXTRA_INDEX_URL; from="--default-index ${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" ;; \
          *) from=--require-hashes ;; \
        esac \
     && uv pip install --no-deps $from --compile-bytecode --requirement "/requirements/torch-$TORCH.txt" \

@@ -51,19 +51,35 @@ c.ServerApp.root_dir = os.environ.get("LAB_WORKSPACE", "/workspace")
 c.ServerApp.open_browser = False
 c.ServerApp.quit_button = False  # the engine would start it again
 
-# What does nothing for a notebook with a kernel costs start-up time and memory all the same.
-c.ServerApp.jpserver_extensions = {"jupyter_lsp": False, "notebook_shim": False}
+# What does nothing here costs start-up time and memory all the same: no language server is installed, and the git
+# extension has its own view of a notebook's changes.
+c.ServerApp.jpserver_extensions = {"jupyter_lsp": False, "notebook_shim": False, "nbdime": False}
 # Nobody is asked about news, and no server but the lab is contacted.
 c.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"
 c.LabApp.news_url = None
 c.LabApp.extension_manager = "readonly"
 
-# Idle kernels and terminals end after so many seconds, a tab left open or not; busy ones never. 0: never.
+# A login shell, the default, would lose PATH to /etc/profile.
+c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL", "/bin/bash")]}
+# Deleted is deleted: the trash would be a hidden folder that nobody empties.
+c.FileContentsManager.delete_to_trash = False
+
+# TensorBoard behind the lab's own address and token: a button in the launcher, and %tensorboard in a notebook.
+c.ServerProxy.servers = {
+    "tensorboard": {
+        "command": ["tensorboard", "--logdir=.", "--port={port}", "--path_prefix={base_url}tensorboard"],
+        "absolute_url": True,
+        "launcher_entry": {"title": "TensorBoard"},
+    }
+}
+os.environ.setdefault("TENSORBOARD_PROXY_URL", "/proxy/%PORT%/")
+
+# Idle kernels end after so many seconds, a tab left open or not; busy ones never. 0: never. Terminals stay: whether
+# a silent one is idle or training cannot be told.
 idle = int(os.environ.get("LAB_IDLE_TIMEOUT", "0"))
 c.MappingKernelManager.cull_idle_timeout = idle
 c.MappingKernelManager.cull_interval = max(5, min(300, idle // 4))
 c.MappingKernelManager.cull_connected = True
-c.TerminalManager.cull_inactive_timeout = idle
 
 # Python puts the user's packages on its path only if their folder is there when it starts: without this the first
 # %pip install would need a kernel restart.

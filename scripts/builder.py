@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from scripts.settings import Settings
 
 LAST_WITH_BUILTIN_BUILDKIT = 22  # since version 23 the client needs its buildx plugin
-# Index settings that the build's uv takes as the host has them. They may hold passwords: a secret, never an argument.
-INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_INSECURE_HOST")
+PIP_TO_UV = {
+    "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
+    "PIP_EXTRA_INDEX_URL": "UV_INDEX",
+    "PIP_TRUSTED_HOST": "UV_INSECURE_HOST",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +53,15 @@ def build_argv(client: str, build: Build, *, net: Path, ca: Path | None) -> list
             *arguments, *proxies, *labels, *secrets, str(build.context)]  # fmt: skip
 
 
+def index_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """The package indexes for uv: its own variables, else what the host has set for pip."""
+    translated = {uv: environ[pip] for pip, uv in PIP_TO_UV.items() if environ.get(pip)}
+    return translated | {key: environ[key] for key in PIP_TO_UV.values() if environ.get(key)}
+
+
 def net_file(settings: Settings, environ: Mapping[str, str]) -> str:
-    """The build's network settings as a POSIX shell file."""
-    values = {key: environ[key] for key in INDEX_VARIABLES if environ.get(key)}
-    if environ.get("PIP_INDEX_URL"):
-        values.setdefault("UV_DEFAULT_INDEX", environ["PIP_INDEX_URL"])
-    if environ.get("PIP_EXTRA_INDEX_URL"):
-        values.setdefault("UV_INDEX", environ["PIP_EXTRA_INDEX_URL"])
-    if environ.get("PIP_TRUSTED_HOST"):
-        values.setdefault("UV_INSECURE_HOST", environ["PIP_TRUSTED_HOST"])
+    """The build's network settings as a POSIX shell file. They may hold passwords: a secret, never an argument."""
+    values = index_settings(environ)
     values |= {"TORCH_INDEX": settings.torch_index_url, "DEBIAN_MIRROR": settings.debian_mirror}
     return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in values.items())
 

@@ -55,8 +55,8 @@ def compile_packages(sources: list[str], *, constraints: str | None = None) -> l
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "pylock.toml"
         limits = [f"--constraints={constraints}"] if constraints else []
-        command = [str(UV), "pip", "compile", "--quiet", "--universal", f"--python-version={PYTHON}",
-                   "--only-binary=:all:", "--overrides=overrides.txt", f"--output-file={target}", *limits, *sources]  # fmt: skip
+        options = [f"--python-version={PYTHON}", "--only-binary=:all:", "--overrides=overrides.txt", *limits]
+        command = [str(UV), "pip", "compile", "--quiet", "--universal", *options, f"--output-file={target}", *sources]
         if subprocess.run(command, cwd=REQUIREMENTS, stdout=subprocess.DEVNULL, check=False).returncode:
             raise LabError(f"uv could not resolve {' and '.join(sources)}", hint="its reasons stand above")
         packages: list[Package] = tomli.loads(target.read_text())["packages"]
@@ -85,8 +85,14 @@ def write(target: str, source: str, packages: list[Package]) -> None:
 
 def write_cpu(packages: list[Package]) -> None:
     """Write the CPU index's lock: the same versions with that index's suffix, dependencies being in server.txt."""
-    pins = [f"{each['name']}=={each['version']}+cpu\n" for each in packages if each["name"] in {"torch", "torchvision"}]
-    (REQUIREMENTS / "torch-cpu.txt").write_text(HEADER.format(sources="torch-cuda13.in") + "".join(pins))
+    version = {each["name"]: each["version"] for each in packages}
+    # That index's torchvision for arm64 carries no suffix: https://github.com/pytorch/vision/issues/9197
+    pins = (
+        f"torch=={version['torch']}+cpu\n"
+        f"torchvision=={version['torchvision']} ; platform_machine != 'x86_64'\n"
+        f"torchvision=={version['torchvision']}+cpu ; platform_machine == 'x86_64'\n"
+    )
+    (REQUIREMENTS / "torch-cpu.txt").write_text(HEADER.format(sources="torch-cuda13.in") + pins)
 
 
 def entry(package: Package) -> str:

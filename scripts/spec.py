@@ -89,7 +89,7 @@ def build_spec(  # noqa: PLR0913 - each argument is one independent input of the
     nofile: int,
     environ: Mapping[str, str],
 ) -> ContainerSpec:
-    """Decide the whole container: `image` is an image id, `host_cpus` the engine's CPU count, `nofile` what it allows."""
+    """Decide the whole container. `image`: an image id; `host_cpus`: the engine's count; `nofile`: what it allows."""
     mounts = [
         Mount(str(settings.workspace), "/workspace"),
         Mount(str(state.home), HOME_IN_CONTAINER),

@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts import host
+from scripts.builder import index_settings
 from scripts.console import LabError, ask, run, say
 from scripts.settings import ROOT, Settings
 
@@ -27,16 +28,16 @@ def main() -> None:
     """Make the environment and bring it in line with the lock; the stamp tells make when."""
     groups = sys.argv[1:]
     Settings.load(os.environ)  # a wrong setting is told here, in our words, rather than by pip in its own
-    uv = shutil.which("uv")
+    uv = shutil.which("uv") or (str(UV) if os.access(UV, os.X_OK) else None)
     say(f"installing the tools into {VENV.name}/ …")
-    if not (VENV / "bin/python").exists():
+    if not uv or not (VENV / "bin/python").exists():
         _make_venv(uv)
     _install(uv or _uv_from_pip(), groups)
     (VENV / f".stamp{'-dev' if groups else ''}").touch()
 
 
 def _make_venv(uv: str | None) -> None:
-    if uv:
+    if uv and Path(uv) != UV:
         _run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(VENV)])
         return
     if not _has_ensurepip():
@@ -73,16 +74,12 @@ def _install(uv: str, groups: list[str]) -> None:
     selected = [f"--group={group}" for group in groups]
     requirements = VENV / "requirements.txt"
     _run([*export, *selected, f"--output-file={requirements}"], cwd=ROOT)
-    environ = {"UV_DEFAULT_INDEX": os.environ["PIP_INDEX_URL"]} if os.environ.get("PIP_INDEX_URL") else {}
     python = f"--python={VENV / 'bin/python'}"
-    _run(
-        [uv, "pip", "install", "--quiet", "--require-hashes", python, f"--requirement={requirements}"],
-        extra=environ,
-    )
+    _run([uv, "pip", "install", "--quiet", "--require-hashes", python, f"--requirement={requirements}"])
 
 
-def _run(argv: list[str], *, cwd: Path | None = None, extra: dict[str, str] | None = None) -> None:
-    environ = {**(extra or {}), **os.environ}
+def _run(argv: list[str], *, cwd: Path | None = None) -> None:
+    environ = {**os.environ, **index_settings(os.environ)}
     if subprocess.run(argv, cwd=cwd, env=environ, stdout=2, check=False).returncode:
         raise LabError(
             f"could not install the tools ({Path(argv[0]).name} failed; its words stand above)",

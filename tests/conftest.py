@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
-from docker.models.containers import Container
 
 from scripts import host
 from scripts.host import EngineState
 from scripts.settings import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from docker.models.containers import Container
 
 
 @dataclass
@@ -66,21 +71,22 @@ class LabProcess:
 
     def python(self, code: str, *, timeout: int = 120) -> str:
         """Run Python inside the container; return what it printed, fail when it failed."""
-        done = self.container.exec_run(["timeout", str(timeout), "python", "-c", code], demux=True)
+        command = ["timeout", str(timeout), "python", "-c", code]
+        done: Any = self.container.exec_run(command, demux=True)
         out, err = ((part or b"").decode() for part in done.output)
         assert done.exit_code == 0, f"exit code {done.exit_code}:\n{out}{err}"
-        return str(out).strip()
+        return str(out.strip())
 
     def shell(self, line: str) -> str:
         """Run a shell line inside the container; return its output, whatever its exit code."""
-        return str(self.container.exec_run(["bash", "-c", line]).output.decode())
+        output = self.container.exec_run(["bash", "-c", line]).output
+        assert isinstance(output, bytes)
+        return output.decode()
 
     def remove(self) -> None:
         """Remove the container, if there is one."""
-        try:
+        with contextlib.suppress(docker.errors.NotFound):
             self.container.remove(force=True)
-        except docker.errors.NotFound:
-            pass
 
 
 _client: docker.DockerClient | None = None
@@ -118,7 +124,9 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
-def new_lab(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], LabProcess]]:
+def new_lab(
+    engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], LabProcess]]:
     """Make labs with folders, port and name of their own; all their containers are removed at the end."""
     assert engine
     made: list[LabProcess] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ import httpx
 import websocket
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.conftest import LabProcess
 
 

@@ -40,7 +40,9 @@ def test_a_websocket_without_the_token_is_refused(lab: LabProcess, token: str) -
     with api(lab) as client:
         identity = client.post("/api/kernels", json={"name": "python3"}).json()["id"]
         with pytest.raises(websocket.WebSocketBadStatusException) as caught:
-            websocket.create_connection(f"{lab.url.replace('http', 'ws')}/api/kernels/{identity}/channels?token={token}")
+            websocket.create_connection(
+                f"{lab.url.replace('http', 'ws')}/api/kernels/{identity}/channels?token={token}"
+            )
         client.delete(f"/api/kernels/{identity}")
     assert caught.value.status_code == 403, f"got {caught.value.status_code}"
 

@@ -114,4 +114,6 @@ def test_files_belong_to_the_caller(lab: LabProcess) -> None:
     lab.shell("echo hello > /workspace/owned.txt")
     owner = (lab.workspace / "owned.txt").stat()
     me = lab_identity()
-    assert (owner.st_uid, owner.st_gid) == (me.uid, me.gid), f"got {owner.st_uid}:{owner.st_gid}, os.getuid() {os.getuid()}"
+    assert (owner.st_uid, owner.st_gid) == (me.uid, me.gid), (
+        f"got {owner.st_uid}:{owner.st_gid}, os.getuid() {os.getuid()}"
+    )

@@ -75,7 +75,9 @@ def test_matplotlib_draws_without_a_screen(lab: LabProcess) -> None:
 
 def test_no_compiler_and_no_package_cache_is_left(lab: LabProcess) -> None:
     """What only the build needed is not in the image: compilers, uv, apt's lists, pip's and uv's caches."""
-    got = lab.shell("ls -d $(which gcc cc uv) /var/lib/apt/lists/?* /var/cache/apt/*.bin /root/.cache /tmp/apt 2>/dev/null")
+    got = lab.shell(
+        "ls -d $(which gcc cc uv) /var/lib/apt/lists/?* /var/cache/apt/*.bin /root/.cache /tmp/apt 2>/dev/null"
+    )
     assert got == "", f"found {got}"
 
 

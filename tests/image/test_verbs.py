@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import docker
@@ -20,6 +19,8 @@ from scripts.image import tag_of
 from scripts.settings import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tests.conftest import LabProcess
 
 
@@ -119,7 +120,9 @@ def test_rotation_ends_the_old_token_and_its_sessions(mine: LabProcess) -> None:
         before = browser.get("/api/status").status_code
         done = mine.run("token_rotate")
         session = browser.get("/api/status").status_code
-        header = httpx.get(f"{mine.url}/api/status", headers={"Authorization": f"token {old}"}, trust_env=False).status_code
+        header = httpx.get(
+            f"{mine.url}/api/status", headers={"Authorization": f"token {old}"}, trust_env=False
+        ).status_code
     assert done.returncode == 0, done.stderr
     assert (before, session, header) == (200, 403, 403), f"got {before}, {session}, {header}"
     assert mine.token != old, "the token is the old one"
@@ -135,7 +138,9 @@ def test_a_session_survives_a_restart(mine: LabProcess) -> None:
     assert got == 200, f"got {got}"
 
 
-def test_a_stranger_of_the_same_name_is_left_alone(new_lab: Callable[[], LabProcess], engine: docker.DockerClient) -> None:
+def test_a_stranger_of_the_same_name_is_left_alone(
+    new_lab: Callable[[], LabProcess], engine: docker.DockerClient
+) -> None:
     """A container that is not ours is never touched; the hint offers another name."""
     lab = new_lab()
     stranger = engine.containers.create(tag_of("cpu"), name=lab.name)
@@ -161,7 +166,9 @@ def test_a_taken_port_is_named(new_lab: Callable[[], LabProcess]) -> None:
         _ = lab.container
 
 
-def test_another_labs_port_is_named_and_a_running_lab_stays(new_lab: Callable[[], LabProcess], mine: LabProcess) -> None:
+def test_another_labs_port_is_named_and_a_running_lab_stays(
+    new_lab: Callable[[], LabProcess], mine: LabProcess
+) -> None:
     """Moving a running lab to a taken port fails before anything is removed."""
     lab = new_lab()
     lab.start()
@@ -178,7 +185,10 @@ def test_another_labs_port_is_named_and_a_running_lab_stays(new_lab: Callable[[]
         ({"PORT": "eighty"}, "error: PORT='eighty' is not valid"),
         ({"MEMORY": "lots"}, "error: MEMORY='lots' is not valid"),
         ({"CPUS": "4000"}, "error: CPUS=4000 is more than the engine has"),
-        ({"DOCKER_HOST": "unix:///nowhere.sock"}, "error: no Docker engine answers at DOCKER_HOST=unix:///nowhere.sock"),
+        (
+            {"DOCKER_HOST": "unix:///nowhere.sock"},
+            "error: no Docker engine answers at DOCKER_HOST=unix:///nowhere.sock",
+        ),
         ({"BIND": "192.0.2.1"}, "error: BIND=192.0.2.1 is not an address of this machine"),
         ({"WORKSPACE": "/proc/lab"}, "error: WORKSPACE=/proc/lab cannot be used"),
         ({"STATE_DIR": "/proc/lab"}, "error: STATE_DIR=/proc/lab cannot be used"),
@@ -278,7 +288,9 @@ def test_ctrl_c_during_the_wait_leaves_nothing_half_made(new_lab: Callable[[], L
         _ = lab.container
 
 
-def test_a_server_that_dies_shows_its_last_words(new_lab: Callable[[], LabProcess], engine: docker.DockerClient) -> None:
+def test_a_server_that_dies_shows_its_last_words(
+    new_lab: Callable[[], LabProcess], engine: docker.DockerClient
+) -> None:
     """A container that stops while it starts ends with its log, its exit code and a hint, and is removed."""
     lab = new_lab()
     name = "pytorch-jupyter-test:dies"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,8 @@ from scripts.host import lab_identity
 from tests.image.client import api, kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import LabProcess
 
 

@@ -21,11 +21,15 @@ def raise_(error: BaseException) -> int:
     ("error", "code", "expected"),
     [
         (LabError("PORT=1 is taken", hint="PORT=2"), 1, "error: PORT=1 is taken\nhint: PORT=2\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted\nhint: nothing half-made was kept; the same command starts over\n"),
         (
-            ZeroDivisionError("odd"),
+            KeyboardInterrupt(),
+            130,
+            "error: interrupted\nhint: nothing half-made was kept; the same command starts over\n",
+        ),
+        (
+            OverflowError("odd"),
             1,
-            "error: unexpected ZeroDivisionError: odd\nhint: LAB_DEBUG=1 shows where; make doctor checks this machine\n",
+            "error: unexpected OverflowError: odd\nhint: LAB_DEBUG=1 shows where; make doctor checks this machine\n",
         ),
     ],
 )

@@ -7,8 +7,8 @@ import os
 import socketserver
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,13 +16,16 @@ from scripts import engine_install, host
 from scripts.console import LabError
 from scripts.host import EngineProbe, EngineState
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SOCKET = "unix:///var/run/docker.sock"
 
 
 class _Engine(http.server.BaseHTTPRequestHandler):
     """Answers /version as an engine does."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class's name
+    def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
         self.wfile.write(b'{"Version": "20.10.24"}')

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from scripts import ports
 from scripts.console import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def nobody(_port: int) -> None:
@@ -54,5 +57,5 @@ def test_a_taken_port_names_the_container() -> None:
 
 def test_a_foreign_address_is_named() -> None:
     """BIND must be an address of this machine (192.0.2.1 is reserved for documentation)."""
-    with pytest.raises(LabError, match="BIND=192.0.2.1 is not an address of this machine"):
+    with pytest.raises(LabError, match=r"BIND=192\.0\.2\.1 is not an address of this machine"):
         ports.require_free("192.0.2.1", 0, nobody)

@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,9 @@ from scripts import state
 from scripts.console import LabError
 from scripts.host import Identity
 from scripts.state import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

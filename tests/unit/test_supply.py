@@ -5,14 +5,17 @@ from __future__ import annotations
 import http.server
 import re
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
 from scripts import supply
 from scripts.settings import Settings
 from scripts.supply import BOOTSTRAPPED_BASE, REGISTRY_BASE, Facts, choose
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NOTHING_LOCAL: frozenset[str] = frozenset()
 LOCKED = supply.locked_cpu_torch(supply.REQUIREMENTS / "torch-cpu.txt")
@@ -55,7 +58,7 @@ def stand_in_index(page: str, *, delay: float = 0) -> Iterator[str]:
     wait = threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the base class's name
+        def do_GET(self) -> None:
             wait.wait(delay)
             self.send_response(200 if self.path == "/whl/cpu/torch/" else 404)
             self.end_headers()
