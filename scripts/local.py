@@ -64,7 +64,7 @@ def ensure_environment(settings: Settings, place: State) -> Path:
     environ = {**os.environ, **index_settings(os.environ), "VIRTUAL_ENV": str(venv)}
     if not (venv / "bin/python").exists():
         hint = f"install Python {PYTHON} (python.org, apt, brew, pyenv), then the same command"
-        _uv(["venv", "--quiet", "--clear", f"--python={PYTHON}", str(venv)], environ, hint)
+        _uv(["venv", "--quiet", "--clear", f"--python={_find_python()}", str(venv)], environ, hint)
     hint = "behind a proxy set HTTPS_PROXY, PIP_INDEX_URL or SSL_CERT_FILE; make doctor checks this machine"
     for arguments in install_arguments(lock, settings.torch_index_url):
         _uv(["pip", "install", "--no-deps", "--compile-bytecode", *arguments], environ, hint)
@@ -73,6 +73,12 @@ def ensure_environment(settings: Settings, place: State) -> Path:
         shutil.copy(DOCKER / name, venv / folder)
     stamp.write_text(wanted)
     return venv
+
+
+def _find_python() -> str:
+    """The Python to use: pyenv's, which uv does not look for, else uv finds one on PATH or downloads it."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    return next((str(path) for path in sorted(pyenv.glob(f"{PYTHON}.*/bin/python"))), PYTHON)
 
 
 def install_arguments(lock: str, torch_index: str) -> list[list[str]]:

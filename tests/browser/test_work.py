@@ -21,6 +21,7 @@ def write_notebook(path: Path, source: str) -> None:
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     notebook = {"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
     path.write_text(json.dumps(notebook))
+    path.chmod(0o666)  # the lab's user is not always the one who runs the tests
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
