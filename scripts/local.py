@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,8 @@ def server_environment(settings: Settings, place: State, venv: Path, bind: str) 
 
 def _serve(settings: Settings, place: State, venv: Path, bind: str) -> int:
     """Run the server in the foreground; Ctrl-C ends it and its kernels."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must not leave a server behind
+        signal.signal(ending, signal.default_int_handler)
     environ = {**os.environ, **server_environment(settings, place, venv, bind)}
     log = place.root / "local.log"
     with log.open("w") as output:

@@ -51,7 +51,7 @@ class Visit:
 
     def _note_complaint(self, message: ConsoleMessage) -> None:
         if message.type == "error":
-            self.complaints.append(message.text)
+            self.complaints.append(message.text.partition("\n")[0])
 
 
 @pytest.fixture(scope="session")

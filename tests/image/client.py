@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 import websocket
@@ -13,11 +13,21 @@ import websocket
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import LabProcess
+
+class Server(Protocol):
+    """A running lab: the container's, or run-local's."""
+
+    @property
+    def url(self) -> str:
+        """The address, without token."""
+
+    @property
+    def token(self) -> str:
+        """The token."""
 
 
 @contextmanager
-def api(lab: LabProcess, **options: Any) -> Iterator[httpx.Client]:
+def api(lab: Server, **options: Any) -> Iterator[httpx.Client]:
     """An HTTP client that sends the token in its header."""
     headers = {"Authorization": f"token {lab.token}"}
     with httpx.Client(base_url=lab.url, headers=headers, timeout=60, trust_env=False, **options) as client:
@@ -58,7 +68,7 @@ class Kernel:
 
 
 @contextmanager
-def kernel(lab: LabProcess) -> Iterator[Kernel]:
+def kernel(lab: Server) -> Iterator[Kernel]:
     """Start a kernel, connect to it, and end it."""
     with api(lab) as client:
         identity = client.post("/api/kernels", json={"name": "python3"}).raise_for_status().json()["id"]

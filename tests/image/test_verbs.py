@@ -336,3 +336,47 @@ def test_clean_keeps_work_and_token(new_lab: Callable[[], LabProcess]) -> None:
         _ = lab.container
     assert ((lab.workspace / "work.txt").read_text(), lab.token) == ("kept", token), "work or token lost"
     assert docker.DockerClient(base_url="unix:///var/run/docker.sock").images.get(tag_of("cpu")), "the image is gone"
+
+
+def test_ctrl_c_during_the_build_keeps_the_image(lab: LabProcess, engine: docker.DockerClient) -> None:
+    """SIGINT while the builder works ends in one line; the image is the one from before."""
+    before = engine.images.get(tag_of("cpu")).id
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scripts.build", "cpu"], cwd=ROOT, env=lab.environ,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    while "#1 " not in process.stderr.readline():
+        assert process.poll() is None, "the build ended before it began"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the docker client too
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), f"got {process.returncode}, {out!r}, {err!r}"
+    assert err.endswith("error: interrupted\nhint: nothing half-made was kept; the same command starts over\n"), err
+    assert engine.images.get(tag_of("cpu")).id == before, "the image changed"
+
+
+def test_doctor_finds_a_healthy_lab(mine: LabProcess) -> None:
+    """Every finding is fine, the exit code is 0 and the sources are named."""
+    done = mine.run("doctor")
+    assert done.returncode == 0, f"got {done.stdout}{done.stderr}"
+    for subject in ("machine", "engine", "builder", "disk", "token", "supply", "image", "lab"):
+        assert re.search(rf"^ok +{subject} ", done.stdout, re.MULTILINE), f"no {subject} in {done.stdout}"
+
+
+def test_doctor_works_before_anything_is_installed(mine: LabProcess) -> None:
+    """With a bare Python, without the SDK, it reports on the machine and the engine."""
+    done = subprocess.run(
+        ["/usr/bin/python3", "-IS", "-c", (f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['doctor'];"
+         "import runpy; runpy.run_module('scripts.doctor', run_name='__main__')")],
+        cwd=ROOT, env=mine.environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert re.search(r"^ok +engine +Docker ", done.stdout, re.MULTILINE), f"got {done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stderr, done.stderr
+
+
+def test_doctor_names_what_is_wrong(mine: LabProcess) -> None:
+    """A wrong setting and a missing engine end with exit code 1 and a hint each."""
+    for settings in ({"MEMORY": "lots"}, {"DOCKER_HOST": "unix:///nowhere.sock"}):
+        done = mine.run("doctor", **settings)
+        assert done.returncode == 1, f"{settings}: got {done.returncode}\n{done.stdout}"
+        assert re.search(r"^wrong .*\n +hint: ", done.stdout, re.MULTILINE), f"got {done.stdout}"
