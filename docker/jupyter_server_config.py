@@ -61,9 +61,6 @@ c.LabApp.extension_manager = "readonly"
 
 # A login shell, the default, would lose PATH to /etc/profile.
 c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL", "/bin/bash")]}
-# Deleted is deleted: the trash would be a hidden folder that nobody empties.
-c.FileContentsManager.delete_to_trash = False
-
 # TensorBoard behind the lab's own address and token: a button in the launcher, and %tensorboard in a notebook.
 c.ServerProxy.servers = {
     "tensorboard": {

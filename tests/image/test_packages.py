@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from scripts.settings import ROOT
+from scripts.tools import UV
 
 if TYPE_CHECKING:
     import docker
@@ -88,3 +91,30 @@ def test_bytecode_is_compiled(lab: LabProcess) -> None:
         "print([p.name for p in top.rglob('*.py') if not list((p.parent / '__pycache__').glob(p.stem + '.*.pyc'))])"
     )
     assert got == "[]", f"without bytecode: {got}"
+
+
+@pytest.mark.parametrize("lock", ["server.txt", "torch-cuda13.txt"])
+def test_every_locked_wheel_exists_for_arm64(engine: docker.DockerClient, lock: str) -> None:
+    """The locks install on arm64 too: each package that applies there has a hashed wheel for it."""
+    assert engine
+    python = ["--python-version=3.13", "--python-platform=aarch64-manylinux_2_34"]
+    strict = ["--dry-run", "--no-deps", "--require-hashes", "--only-binary=:all:", "--target=/nowhere"]
+    command = [str(UV), "pip", "install", *python, *strict, f"--requirement={REQUIREMENTS / lock}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "UV_NO_CONFIG": "1"})
+    assert done.returncode == 0, f"got {done.stderr}"
+
+
+def test_the_image_describes_itself(lab: LabProcess, engine: docker.DockerClient) -> None:
+    """Title, description and licence are OCI labels; the sources' hash is there for the next run."""
+    labels = engine.images.get(lab.container.attrs["Image"]).labels
+    got = labels["org.opencontainers.image.title"], labels["org.opencontainers.image.licenses"]
+    assert got == ("pytorch-jupyter", "MIT"), f"got {got}"
+    assert re.fullmatch(r"[0-9a-f]{64}", labels["io.github.pytorch-jupyter.content"]), f"got {labels}"
+
+
+def test_the_health_check_tells_alive_from_dead(lab: LabProcess) -> None:
+    """The image's own health check succeeds on the running server and fails where none listens."""
+    check = lab.container.attrs["Config"]["Healthcheck"]["Test"][1:]
+    alive = lab.container.exec_run(check).exit_code
+    dead = lab.container.exec_run(check, environment={"LAB_PORT": "1"}).exit_code
+    assert (alive, dead) == (0, 1), f"got {alive}, {dead}"

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import http.server
 import os
+import re
 import threading
 import zipfile
 from dataclasses import replace
@@ -15,17 +16,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from scripts import supply
-from scripts.builder import run_build
+from scripts.builder import Build, run_build
 from scripts.engine import Engine
 from scripts.image import build_image, describe_build, tag_of
 from scripts.settings import Settings
 from scripts.supply import CPU_LOCK, REQUIREMENTS, choose, survey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import docker
+
+    from tests.conftest import LabProcess
 
 TAG = "pytorch-jupyter-test:index"
 MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -58,11 +61,10 @@ class QuietFiles(http.server.SimpleHTTPRequestHandler):
 def stand_in_index(tmp_path: Path, engine: docker.DockerClient) -> Iterator[str]:
     """An index on loopback with the locked torch and torchvision as tiny CPU wheels."""
     machine = MACHINE[engine.version()["Arch"]]
-    for line in (REQUIREMENTS / "torch-cpu.txt").read_text().splitlines():
-        if not line.startswith("#"):
-            package, version = line.split("==")
-            (tmp_path / package).mkdir()
-            tiny_wheel(tmp_path / package, package, version, machine)
+    lock = (REQUIREMENTS / "torch-cpu.txt").read_text()
+    for package, version in re.findall(r"^(\w+)==(\S+)", lock, re.MULTILINE):
+        (tmp_path / package).mkdir(exist_ok=True)
+        tiny_wheel(tmp_path / package, package, version, machine)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(tmp_path)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -102,3 +104,45 @@ def test_nothing_of_the_hosts_network_settings_is_in_the_image(engine: docker.Do
     values = [os.environ.get(key, "") for key in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "HTTPS_PROXY", "SSL_CERT_FILE")]
     found = [value for value in values if value and value in text]
     assert found == [], f"found {found}"
+
+
+def test_proxy_mirror_and_ca_reach_a_build_and_stay_out_of_its_layers(
+    tmp_path: Path, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build step sees the host's proxy, index and CA; history and configuration of the image hold none of them."""
+    ca = tmp_path / "ca.pem"
+    ca.write_text("a company's certificate")
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context/Dockerfile").write_text(
+        f"FROM {tag_of('cpu')}\nUSER root\n"
+        "RUN --mount=type=secret,id=net --mount=type=secret,id=ca . /run/secrets/net"
+        " && (echo $HTTPS_PROXY; echo $UV_DEFAULT_INDEX; cat /run/secrets/ca) >/seen\n"
+    )
+    monkeypatch.setenv("HTTPS_PROXY", "http://someone:password@127.0.0.1:9")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://someone:password@mirror.example/simple")
+    settings = Settings.load({"CA_BUNDLE": str(ca)})
+    context = tmp_path / "context"
+    run_build(Build(dockerfile=context / "Dockerfile", context=context, tag=TAG, arguments={}, labels={}), settings)
+    try:
+        got = engine.containers.run(TAG, ["cat", "/seen"], remove=True).decode().splitlines()
+        image = engine.images.get(TAG)
+        recorded = str(image.history()) + str(image.attrs)
+    finally:
+        engine.images.remove(TAG, force=True)
+    expected = [os.environ["HTTPS_PROXY"], os.environ["PIP_INDEX_URL"], "a company's certificate"]
+    assert got == expected, f"got {got}"
+    assert "password" not in recorded, "the image's record holds a password"
+
+
+def test_proxy_mirror_and_ca_reach_the_running_container(new_lab: Callable[[], LabProcess]) -> None:
+    """Dataset downloads and %pip see the host's proxy and index, and the CA as a readable file."""
+    lab = new_lab()
+    ca = lab.state_dir.parent / "ca.pem"
+    ca.write_text("a company's certificate")
+    lab.start(HTTPS_PROXY="http://proxy.example:3128", PIP_INDEX_URL="https://mirror.example/simple", CA_BUNDLE=str(ca))
+    names = ["HTTPS_PROXY", "PIP_INDEX_URL", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT"]
+    got = lab.python(f"import os; print([os.environ[n] for n in {names}], open(os.environ['PIP_CERT']).read())")
+    lab.remove()
+    inside = "/etc/lab/ca.crt"
+    values = ["http://proxy.example:3128", "https://mirror.example/simple", inside, inside, inside]
+    assert got == f"{values} a company's certificate", f"got {got}"
