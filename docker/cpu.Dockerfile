@@ -48,8 +48,8 @@ RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv 
 ARG TORCH=cpu
 # ↑ variant
 
-# Torch in a layer of its own, above all that the variants share. The CPU index's wheels are pinned by version only.
-# The constraints make pip refuse, rather than half-replace, what is installed here.
+# Torch in a layer of its own, above all that the variants share. The CPU index's wheels are pinned by version only,
+# and looked for nowhere else. The constraints make pip refuse, rather than half-replace, what is installed here.
 RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,source=build-env.sh,target=/build-env.sh \
     --mount=type=bind,source=requirements,target=/requirements \
@@ -57,7 +57,8 @@ RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv 
     --mount=type=secret,id=net --mount=type=secret,id=ca \
     . /build-env.sh && export UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv \
     && case "$TORCH" in \
-         cpu) unset UV_INDEX UV_EXTRA_INDEX_URL; from="--default-index ${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" ;; \
+         cpu) unset UV_INDEX UV_EXTRA_INDEX_URL; \
+              from="--default-index ${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" ;; \
          *) from=--require-hashes ;; \
        esac \
     && uv pip install --no-deps $from --compile-bytecode --requirement "/requirements/torch-$TORCH.txt" \

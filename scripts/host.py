@@ -20,6 +20,7 @@ from scripts.console import LabError, say
 
 DEFAULT_UID = 1000
 CAP_SYS_RESOURCE = 24  # its bit, from capabilities(7)
+PROC = Path("/proc")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -37,12 +38,16 @@ def lab_identity() -> Identity:
 
     The server never runs as root, so files that root's lab makes belong to uid 1000.
     """
-    if os.getuid() != 0:
-        return Identity(os.getuid(), os.getgid(), Path.home())
-    uid = int(os.environ.get("SUDO_UID") or 0)
-    if uid:
-        return Identity(uid, int(os.environ.get("SUDO_GID") or uid), Path(pwd.getpwuid(uid).pw_dir))
-    return Identity(DEFAULT_UID, DEFAULT_UID, Path.home())
+    uid = os.getuid() or int(os.environ.get("SUDO_UID") or 0)
+    if uid == 0:
+        return Identity(DEFAULT_UID, DEFAULT_UID, Path.home())
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:  # a uid without an account, as some containers have
+        return Identity(uid, os.getgid(), Path.home())
+    # The account's own group: the process's may be another for a while (newgrp docker), and must not decide.
+    home = Path.home() if os.getuid() else Path(user.pw_dir)
+    return Identity(uid, user.pw_gid, home)
 
 
 class EngineState(Enum):
@@ -109,7 +114,7 @@ def open_files_limit(wanted: int, engine_pid: Path = Path("/var/run/docker.pid")
     An engine inside a sandbox without CAP_SYS_RESOURCE refuses to start a container with more than its own limit.
     """
     try:
-        process = Path("/proc") / engine_pid.read_text().strip()
+        process = PROC / engine_pid.read_text().strip()
         capabilities = int(re.findall(r"^CapEff:\s*(\w+)", (process / "status").read_text(), re.MULTILINE)[0], 16)
         hard = re.findall(r"^Max open files\s+\S+\s+(\d+)", (process / "limits").read_text(), re.MULTILINE)
     except (OSError, IndexError, ValueError):
