@@ -43,7 +43,7 @@ c.ServerApp.allow_unauthenticated_access = False
 warnings.filterwarnings("ignore", message="Extension endpoints without @allow_unauthenticated")
 c.ServerApp.allow_root = os.getuid() == 0  # the container never is; a root-owned laptop's run-local may be
 
-c.ServerApp.ip = os.environ.get("LAB_IP", "0.0.0.0")
+c.ServerApp.ip = os.environ.get("LAB_IP", "0.0.0.0")  # noqa: S104 - the published port decides who reaches it
 c.ServerApp.port = int(os.environ.get("LAB_PORT", "8888"))
 c.ServerApp.port_retries = 0  # another port would not be the published one
 c.ServerApp.allow_remote_access = True

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tests.browser.conftest import Visit
-from tests.conftest import LabProcess
+if TYPE_CHECKING:
+    from tests.browser.conftest import Visit
+    from tests.conftest import LabProcess
 
 
 def test_it_asks_no_question(first_visit: Visit) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Visit
-from tests.conftest import LabProcess
+if TYPE_CHECKING:
+    from tests.browser.conftest import Visit
+    from tests.conftest import LabProcess
 
 
 def log_in(visit: Visit, url: str, token: str) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,17 +12,22 @@ from scripts import host
 from scripts.host import Identity
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-PRINT_IDENTITY = "from scripts.host import lab_identity as i; print(i().uid, i().gid)"
 
 
-def identity_as(*, user: int, group: int, environ: dict[str, str] | None = None) -> list[str]:
-    """The ids that a process with these ids would give the lab."""
-    done = subprocess.run(
-        [sys.executable, "-c", PRINT_IDENTITY],
-        env={**os.environ, **(environ or {})}, user=user, group=group, extra_groups=[],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return done.stdout.split()
+def identity_as(user: int, group: int) -> list[str]:
+    """The ids that a process with these ids would give the lab; a fork, as the interpreter may be closed to others."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgid(group)
+        os.setuid(user)
+        got = host.lab_identity()
+        os.write(writer, f"{got.uid} {got.gid}".encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as answer:
+        return answer.read().split()
 
 
 @needs_root
@@ -48,14 +51,14 @@ def test_behind_sudo_the_lab_belongs_to_the_caller(monkeypatch: pytest.MonkeyPat
 def test_a_borrowed_group_does_not_change_the_owner() -> None:
     """Under `newgrp docker` or `sg docker` the lab still has the account's own group."""
     account = pwd.getpwnam("nobody")
-    got = identity_as(user=account.pw_uid, group=12345)
+    got = identity_as(account.pw_uid, 12345)
     assert got == [str(account.pw_uid), str(account.pw_gid)], f"got {got}"
 
 
 @needs_root
 def test_a_uid_without_an_account_has_a_lab_too() -> None:
     """Containers and some directories have users that no file names."""
-    got = identity_as(user=54321, group=54321, environ={"HOME": "/tmp"})
+    got = identity_as(54321, 54321)
     assert got == ["54321", "54321"], f"got {got}"
 
 
