@@ -65,8 +65,10 @@ RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv 
     && uv pip check && uv pip freeze >/opt/venv/constraints.txt \
     && rm -rf /tmp/apt
 
-# Settings last: a changed one costs no download. UTF-8, the user's own home, caches that are allowed to be written.
-ENV LANG=C.UTF-8 SHELL=/bin/bash USER=lab LOGNAME=lab HOME=/home/lab JUPYTER_RUNTIME_DIR=/tmp/jupyter-runtime \
+# Settings last: a changed one costs no download. UTF-8, the user's own home, caches that are allowed to be written;
+# a configuration that fails ends the server: without it, it would start with a token of its own and log that.
+ENV TRAITLETS_APPLICATION_RAISE_CONFIG_FILE_ERROR=1 \
+    LANG=C.UTF-8 SHELL=/bin/bash USER=lab LOGNAME=lab HOME=/home/lab JUPYTER_RUNTIME_DIR=/tmp/jupyter-runtime \
     PIP_CONSTRAINT=/opt/venv/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY --chmod=644 jupyter_server_config.py /opt/venv/etc/jupyter/
 COPY --chmod=644 page_config.json /opt/venv/etc/jupyter/labconfig/

@@ -66,6 +66,7 @@ c.ServerProxy.servers = {
     "tensorboard": {
         "command": ["tensorboard", "--logdir=.", "--port={port}", "--path_prefix={base_url}tensorboard"],
         "absolute_url": True,
+        "timeout": 60,  # seconds to its first answer; a small machine needs more than the default 5
         "launcher_entry": {"title": "TensorBoard"},
     }
 }
@@ -81,6 +82,9 @@ c.MappingKernelManager.cull_connected = True
 # Python puts the user's packages on its path only if their folder is there when it starts: without this the first
 # %pip install would need a kernel restart.
 if site.ENABLE_USER_SITE:
-    Path(site.getusersitepackages()).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(site.getusersitepackages()).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"error: user {os.getuid()} cannot write to {Path.home()} ({error.strerror}); mount one of theirs")
 
 c.ResourceUseDisplay.track_cpu_percent = True

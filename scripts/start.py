@@ -21,7 +21,7 @@ def main() -> None:
     ensure_engine(no_install=Settings.load(os.environ).no_install)
     lab = Lab.open()
     lab.container()  # a stranger of that name ends it here, before anything is made
-    _check_cpus(lab)
+    host_cpus = _cpus(lab)
     state.ensure_state(lab.state, lab.identity)
     with state.lock(lab.state):
         state.ensure_workspace(lab.settings.workspace, lab.identity)
@@ -34,7 +34,7 @@ def main() -> None:
             identity=lab.identity,
             image=image.id,
             variant=variant,
-            host_cpus=lab.engine.facts()["NCPU"],
+            host_cpus=host_cpus,
             nofile=open_files_limit(NOFILE),
             environ=os.environ,
         )
@@ -52,14 +52,15 @@ def _variant(arguments: list[str]) -> str:
     raise LabError(f"unknown variant {' '.join(arguments)!r}", hint=f"python -m scripts.start {'|'.join(VARIANTS)}")
 
 
-def _check_cpus(lab: Lab) -> None:
-    """Refuse more CPUs than there are, before anything is built."""
-    here = lab.engine.facts()["NCPU"]
+def _cpus(lab: Lab) -> int:
+    """The engine's CPU count; a setting above it is refused before anything is built."""
+    here: int = lab.engine.facts()["NCPU"]
     if lab.settings.cpus and lab.settings.cpus > here:
         raise LabError(
             f"CPUS={lab.settings.cpus:g} is more than the engine has ({here})",
             hint=f"make run-cpu CPUS={here}",
         )
+    return here
 
 
 if __name__ == "__main__":

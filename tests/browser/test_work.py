@@ -48,6 +48,7 @@ def test_a_cell_runs(lab: LabProcess, visit: Visit) -> None:
     """Shift-Enter runs a cell on the image's torch and shows its output."""
     write_notebook(lab.workspace / "one cell.ipynb", "import torch; torch.arange(9).sum().item() + 6")
     visit.open(f"{lab.url}/lab/tree/one%20cell.ipynb?token={lab.token}")
+    expect(visit.page.locator("#jp-main-statusbar")).to_contain_text("Python 3 (ipykernel) | Idle")
     visit.page.locator(".jp-CodeCell .cm-content").click()
     visit.page.keyboard.press("Shift+Enter")
     expect(visit.page.locator(".jp-OutputArea-executeResult .jp-OutputArea-output")).to_have_text("42")
