@@ -61,6 +61,11 @@ c.LabApp.extension_manager = "readonly"
 
 # A login shell, the default, would lose PATH to /etc/profile.
 c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL", "/bin/bash")]}
+# Milliseconds, as long as the interval: the default is longer, and each terminal would log a warning about it.
+c.ServerApp.tornado_settings = {"ws_ping_timeout": 30_000}
+# Kernels speak over Unix sockets: nothing on a port that another process could listen to.
+c.KernelManager.transport = "ipc"
+
 # TensorBoard behind the lab's own address and token: a button in the launcher, and %tensorboard in a notebook.
 c.ServerProxy.servers = {
     "tensorboard": {
@@ -88,3 +93,4 @@ if site.ENABLE_USER_SITE:
         sys.exit(f"error: user {os.getuid()} cannot write to {Path.home()} ({error.strerror}); mount one of theirs")
 
 c.ResourceUseDisplay.track_cpu_percent = True
+warnings.filterwarnings("ignore", message="date_default is deprecated")  # the meter's, at its every answer

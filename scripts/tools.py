@@ -75,7 +75,18 @@ def _install(uv: str, groups: list[str]) -> None:
     requirements = VENV / "requirements.txt"
     _run([*export, *selected, f"--output-file={requirements}"], cwd=ROOT)
     python = f"--python={VENV / 'bin/python'}"
-    _run([uv, "pip", "install", "--quiet", "--require-hashes", python, f"--requirement={requirements}"])
+    _run(
+        [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--compile-bytecode",
+            "--require-hashes",
+            python,
+            f"--requirement={requirements}",
+        ]
+    )
 
 
 def _run(argv: list[str], *, cwd: Path | None = None) -> None:

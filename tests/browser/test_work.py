@@ -56,7 +56,8 @@ def test_a_cell_runs(lab: LabProcess, visit: Visit) -> None:
 
 def test_tensorboard_opens_from_the_launcher(lab: LabProcess, visit: Visit) -> None:
     """One click in the launcher shows TensorBoard, at the lab's own address."""
-    visit.open(f"{lab.url}/lab?token={lab.token}")
+    # A layout of its own: in the default one, other tests' notebooks may cover the launcher.
+    visit.open(f"{lab.url}/lab/workspaces/tensorboard?token={lab.token}")
     with visit.page.context.expect_page() as opened:
         visit.page.locator(".jp-LauncherCard", has_text="TensorBoard").click()
     expect(opened.value).to_have_title("TensorBoard")

@@ -1,0 +1,33 @@
+"""Run every measurement, print one table, write bench.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+
+from scripts.console import run, say
+from scripts.settings import ROOT
+from tests.bench.labs import prepared
+from tests.bench.measure import MEASUREMENTS
+from tests.bench.row import Row, table
+
+
+def main() -> None:
+    """Measure what the arguments name, or everything."""
+    wanted = sys.argv[1:] or [each.__name__ for each in MEASUREMENTS]
+    rows: list[Row] = []
+    with prepared() as bench:
+        for measurement in MEASUREMENTS:
+            if measurement.__name__ in wanted:
+                say(f"measuring: {measurement.__name__}")
+                rows += measurement(bench)
+    print(table(rows))
+    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "system": platform.platform()}
+    result = {"machine": machine, "rows": [row.as_dict() for row in rows]}
+    (ROOT / "bench.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)
