@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scripts.settings import Settings
 
 SUITE = "trixie"
+PUBLIC_MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -33,7 +34,10 @@ def bootstrap_argv(*, archive: Path, mirror: str) -> list[str]:
         f"deb {mirror} {SUITE}-updates main",
         f"deb {mirror}-security {SUITE}-security main",  # where every full mirror has it
     ]
-    return ["mmdebstrap", "--variant=minbase", f"--keyring={KEYRING}", *options, keep, SUITE, str(archive), *sources]
+    # The image keeps Debian's public address: a mirror's may carry a password.
+    public = f"--customize-hook=sed -i 's|{mirror}|{PUBLIC_MIRROR}|' \"$1\"/etc/apt/sources.list"
+    fixed = ["--variant=minbase", f"--keyring={KEYRING}", *options, keep, public]
+    return ["mmdebstrap", *fixed, SUITE, str(archive), *sources]
 
 
 def ensure_base(engine: Engine, settings: Settings) -> None:

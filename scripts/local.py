@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,10 +108,11 @@ def _uv(arguments: list[str], environ: dict[str, str], hint: str) -> None:
         raise LabError("the lab's environment could not be installed; uv's words stand above", hint=hint)
 
 
-def server_environment(settings: Settings, place: State, venv: Path, bind: str) -> dict[str, str]:
+def server_environment(settings: Settings, place: State, venv: Path, *, bind: str, runtime: str) -> dict[str, str]:
     """The server's variables: the names that the container's have, with this machine's values.
 
     Jupyter's own settings live in the state directory's home, as in the container, not in the user's ~/.jupyter.
+    `runtime` is a short, private folder: kernels' Unix sockets lie there, whose paths may have 107 characters.
     """
     ca = dict.fromkeys(CA_VARIABLES, str(settings.ca_bundle)) if settings.ca_bundle else {}
     return {
@@ -123,38 +125,41 @@ def server_environment(settings: Settings, place: State, venv: Path, bind: str) 
         "LAB_PORT": str(settings.port),
         "LAB_IDLE_TIMEOUT": str(settings.idle_timeout),
         "JUPYTER_CONFIG_DIR": str(place.home / ".jupyter"),
-        "JUPYTER_RUNTIME_DIR": str(place.root / "runtime"),
+        "JUPYTER_RUNTIME_DIR": runtime,
+        "TRAITLETS_APPLICATION_RAISE_CONFIG_FILE_ERROR": "1",  # as in the image: never start without the settings
     }
 
 
 def _serve(settings: Settings, place: State, venv: Path, bind: str) -> int:
-    """Run the server in the foreground; Ctrl-C ends it and its kernels."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must not leave a server behind
+    """Run the server in the foreground; Ctrl-C, SIGTERM or a closed terminal ends it and its kernels."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
-    environ = {**os.environ, **server_environment(settings, place, venv, bind)}
     log = place.root / "local.log"
-    with log.open("w") as output:
+    with log.open("w") as output, tempfile.TemporaryDirectory(prefix="lab-") as runtime:
+        environ = {**os.environ, **server_environment(settings, place, venv, bind=bind, runtime=runtime)}
         server = subprocess.Popen([str(venv / "bin/jupyter-lab")], env=environ, stdout=output, stderr=output,
                                   stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-    try:
-        host = health.reachable(bind)
-        timeout = settings.wait_timeout
-        if not health.wait_until_answers(host, settings.port, timeout=timeout, alive=lambda: server.poll() is None):
-            for line in log.read_text().splitlines()[-20:]:
-                say(f"  | {line}")
-            raise LabError("the server did not start", hint=f"its last lines stand above, all of them in {log}")
-        say(f"the lab is ready (log: {log}); Ctrl-C ends it. Open:")
-        print(
-            lab_url(host=settings.url_host or url_host(bind), port=settings.port, token=state.read_token(place)),
-            flush=True,
-        )
-        return server.wait()
-    except KeyboardInterrupt:
-        say("stopping …")
-        return 0
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+        try:
+            return _attend(server, settings, place, bind=bind, log=log)
+        except KeyboardInterrupt:
+            say("stopping …")
+            return 0
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+
+
+def _attend(server: subprocess.Popen[bytes], settings: Settings, place: State, *, bind: str, log: Path) -> int:
+    """Wait until the server answers, print its URL, stay until it ends; return its exit code."""
+    host, timeout = health.reachable(bind), settings.wait_timeout
+    if not health.wait_until_answers(host, settings.port, timeout=timeout, alive=lambda: server.poll() is None):
+        for line in log.read_text().splitlines()[-20:]:
+            say(f"  | {line}")
+        raise LabError("the server did not start", hint=f"its last lines stand above, all of them in {log}")
+    say(f"the lab is ready (log: {log}); Ctrl-C ends it. Open:")
+    url = lab_url(host=settings.url_host or url_host(bind), port=settings.port, token=state.read_token(place))
+    print(url, flush=True)
+    return server.wait()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scripts.host import lab_identity
 
@@ -33,7 +33,8 @@ def test_the_user_has_a_name_and_a_home(lab: LabProcess) -> None:
 def test_the_root_file_system_is_read_only(lab: LabProcess) -> None:
     """Nothing outside the mounts can be written, not even by root."""
     line = "for d in / /etc /opt/venv /usr/local /var; do touch $d/x && echo written; done"
-    got = lab.container.exec_run(["sh", "-c", line], user="0").output.decode()
+    done: Any = lab.container.exec_run(["sh", "-c", line], user="0")
+    got = done.output.decode()
     assert got.count("Read-only file system") == 5, f"got {got}"
 
 

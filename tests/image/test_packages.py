@@ -9,6 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.requirements import Requirement
 
 from scripts.settings import ROOT
 from scripts.tools import UV
@@ -24,10 +25,15 @@ EXPECTED_TOO = ["pandas", "sklearn", "ipywidgets", "tqdm", "tensorboard", "jupyt
 
 
 def locked(name: str) -> dict[str, str]:
-    """Names and versions in a lock, those for Linux only."""
+    """Names and versions in a lock, those that apply to this machine."""
     lines = (REQUIREMENTS / name).read_text().splitlines()
-    pins = [re.match(r"([a-z0-9-]+)==(\S+)(?: ; (.*?))?(?: \\)?$", line) for line in lines]
-    return {pin[1]: pin[2] for pin in pins if pin and "darwin" not in (pin[3] or "")}
+    pins = [Requirement(line.removesuffix(" \\")) for line in lines if re.match(r"[a-z]", line)]
+    python = {"python_full_version": "3.13.5", "python_version": "3.13"}
+    return {
+        pin.name: str(pin.specifier).removeprefix("==")
+        for pin in pins
+        if pin.marker is None or pin.marker.evaluate(python)
+    }
 
 
 @pytest.mark.parametrize("module", REQUIRED + EXPECTED_TOO)

@@ -69,6 +69,7 @@ def test_the_bootstrap_command_as_a_whole() -> None:
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--dpkgopt=path-exclude=/usr/share/info/*",
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+        "--customize-hook=sed -i 's|http://m/debian|http://deb.debian.org/debian|' \"$1\"/etc/apt/sources.list",
         "trixie",
         "/t/base.tar",
         "deb http://m/debian trixie main",
