@@ -113,11 +113,14 @@ class Engine:
             self._client.api.import_image_from_file(archive, repository=repository, tag=tag)
 
     def remove_image(self, reference: str) -> bool:
-        """Remove an image; False when there is none or a container still needs it."""
-        try:
-            self._client.images.remove(reference)
-        except (ImageNotFound, APIError):
-            return False
+        """Remove an image; False when there is none or a container, running or not, still needs it."""
+        with _engine_errors(f"remove the image {reference}"):
+            if self._client.containers.list(all=True, filters={"ancestor": reference}):
+                return False
+            try:
+                self._client.images.remove(reference)
+            except ImageNotFound:
+                return False
         return True
 
     def prune_superseded(self) -> None:

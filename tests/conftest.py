@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from docker.models.containers import Container
+
+
+# A shell that starts the tests in the background has them ignore SIGINT, and every child would inherit that: the tests
+# that press Ctrl-C need processes that listen.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass

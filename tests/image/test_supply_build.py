@@ -8,6 +8,7 @@ import http.server
 import os
 import re
 import threading
+import uuid
 import zipfile
 from dataclasses import replace
 from functools import partial
@@ -116,7 +117,7 @@ def test_proxy_mirror_and_ca_reach_a_build_and_stay_out_of_its_layers(
     (tmp_path / "context/Dockerfile").write_text(
         f"FROM {tag_of('cpu')}\nUSER root\n"
         "RUN --mount=type=secret,id=net --mount=type=secret,id=ca . /run/secrets/net"
-        " && (echo $HTTPS_PROXY; echo $UV_DEFAULT_INDEX; cat /run/secrets/ca) >/seen\n"
+        f" && (echo $HTTPS_PROXY; echo $UV_DEFAULT_INDEX; cat /run/secrets/ca) >/seen # {uuid.uuid4()}: not from a cache\n"
     )
     monkeypatch.setenv("HTTPS_PROXY", "http://someone:password@127.0.0.1:9")
     monkeypatch.setenv("PIP_INDEX_URL", "https://someone:password@mirror.example/simple")
