@@ -112,12 +112,13 @@ def test_proxy_mirror_and_ca_reach_a_build_and_stay_out_of_its_layers(
 ) -> None:
     """A build step sees the host's proxy, index and CA; history and configuration of the image hold none of them."""
     ca = tmp_path / "ca.pem"
-    ca.write_text("a company's certificate")
+    ca.write_text("a company's certificate\n")
     (tmp_path / "context").mkdir()
     (tmp_path / "context/Dockerfile").write_text(
         f"FROM {tag_of('cpu')}\nUSER root\n"
         "RUN --mount=type=secret,id=net --mount=type=secret,id=ca . /run/secrets/net"
-        f" && (echo $HTTPS_PROXY; echo $UV_DEFAULT_INDEX; cat /run/secrets/ca) >/seen # {uuid.uuid4()}: not from a cache\n"
+        " && (echo $HTTPS_PROXY; echo $UV_DEFAULT_INDEX; cat /run/secrets/ca) >/seen"
+        f" # {uuid.uuid4()}: not from a cache\n"
     )
     monkeypatch.setenv("HTTPS_PROXY", "http://someone:password@127.0.0.1:9")
     monkeypatch.setenv("PIP_INDEX_URL", "https://someone:password@mirror.example/simple")
