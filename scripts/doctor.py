@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from scripts.lab import Lab
 
-LEAST_FREE = 15 << 30
+LEAST_FREE = 2 << 30
 LEAST_MEMORY = 3 << 30
 
 
@@ -98,7 +98,7 @@ def _client() -> Finding:
 def _disk(chosen: Settings) -> Finding:
     folder = next(path for path in (chosen.workspace, *chosen.workspace.parents) if path.is_dir())
     free = shutil.disk_usage(folder).free
-    small = "the largest image and its build want 15 GB: free some, or use a larger disk" if free < LEAST_FREE else ""
+    small = "notebooks and packages need room: free some, or use a larger disk" if free < LEAST_FREE else ""
     return Finding("disk", f"{free / 1e9:.0f} GB free at {folder}", small)
 
 
@@ -125,7 +125,8 @@ def lab_findings() -> list[Finding]:
         decision = supply.choose(lab.settings, supply.survey(lab.settings, lab.engine))
         built = lab.engine.image(image.tag_of("cpu"))
         fresh = built is not None and image.is_fresh(built, lab.settings, "cpu")
-        words = "up to date" if fresh else "older than its sources" if built else "not built yet"
+        missing = f"not built yet; that needs about {image.DISK_NEEDED[decision.torch_lock] >> 30} GB of disk"
+        words = "up to date" if fresh else "older than its sources" if built else missing
         return [
             *(Finding("supply", reason) for reason in decision.reasons),
             Finding("image", f"{image.tag_of('cpu')} {words}"),

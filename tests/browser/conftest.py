@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Response, expect, sync_playwright
 
+from scripts.settings import ROOT
 from tests.conftest import LabProcess, skip_unless_ci
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]  # fmt: skip
 TIMEOUT = 60_000  # milliseconds; a lab on a loaded two-core machine needs a few seconds
+ARTIFACTS = ROOT / "tests/artifacts"
 
 
 @dataclass
@@ -87,9 +89,11 @@ def new_visit(browser: Browser) -> Iterator[Callable[[], Visit]]:
 
 
 @pytest.fixture
-def visit(new_visit: Callable[[], Visit]) -> Visit:
-    """A visitor who has never been here."""
-    return new_visit()
+def visit(new_visit: Callable[[], Visit]) -> Iterator[Visit]:
+    """A visitor who has never been here, and leaves after the test."""
+    visit = new_visit()
+    yield visit
+    visit.page.context.close()
 
 
 @pytest.fixture(scope="session")
@@ -97,5 +101,6 @@ def first_visit(lab: LabProcess, new_visit: Callable[[], Visit]) -> Visit:
     """The first page that a person sees after opening the printed URL; the tests only look at it."""
     (lab.workspace / "on the first page.txt").write_text("hello\n")
     visit = new_visit()
-    visit.open(f"{lab.url}/lab?token={lab.token}")
+    visit.open(lab.run("url").stdout.strip())
+    visit.page.screenshot(path=ARTIFACTS / "first_page.png")
     return visit

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from playwright.sync_api import expect
+
 if TYPE_CHECKING:
     from tests.browser.conftest import Visit
     from tests.conftest import LabProcess
@@ -22,9 +24,34 @@ def test_it_shows_no_notification(first_visit: Visit) -> None:
     assert got == [], f"got the notifications {got}, expected none"
 
 
+def test_the_bell_is_silent(first_visit: Visit) -> None:
+    """No notification waits behind the bell in the status bar either."""
+    expect(first_visit.page.locator(".jp-Notification-Status-Text")).to_have_text("0")
+
+
+def test_it_asks_for_no_news(first_visit: Visit) -> None:
+    """The page asks the lab for no news, update or rebuild: each answer would be a question or a warning."""
+    unwanted = {"/lab/api/news", "/lab/api/update", "/lab/api/build"}
+    got = {urlsplit(url).path for url in first_visit.requests} & unwanted
+    assert got == set(), f"got requests for {sorted(got)}, expected none"
+
+
+def test_no_panel_asks_for_consent(first_visit: Visit) -> None:
+    """The sidebar has no extension manager: it could install nothing here, and warns before it says so."""
+    got = first_visit.page.locator(".jp-SideBar [role=tab]").evaluate_all("tabs => tabs.map(tab => tab.title)")
+    assert got, "got no sidebar at all"
+    assert "Extension Manager" not in got, f"got the panels {got}, expected no Extension Manager"
+
+
+def test_the_token_leaves_the_address_bar(first_visit: Visit) -> None:
+    """Once in, the address holds no token that a bookmark or a screenshot could give away."""
+    got = urlsplit(first_visit.page.url)
+    assert (got.path, got.query) == ("/lab", ""), f"got {got.path}?{got.query}, expected /lab"
+
+
 def test_it_contacts_no_other_host(lab: LabProcess, first_visit: Visit) -> None:
     """Every request and websocket goes to the lab itself."""
-    home = urlsplit(lab.url).netloc
+    home = urlsplit(lab.run("url").stdout.strip()).netloc
     got = {urlsplit(url).netloc for url in first_visit.requests if urlsplit(url).scheme not in {"data", "blob"}}
     assert got == {home}, f"got requests to {sorted(got)}, expected only {home}"
 

@@ -27,6 +27,8 @@ def test_the_token_opens_the_lab(lab: LabProcess, visit: Visit) -> None:
 
 
 def test_a_wrong_token_is_refused(lab: LabProcess, visit: Visit) -> None:
-    """A wrong token leads back to the form, which says so."""
+    """A wrong token leads back to the form, which says so, and the lab stays closed."""
     log_in(visit, lab.url, "wrong")
     expect(visit.page.locator(".message.error")).to_have_text("Invalid credentials")
+    visit.page.goto(f"{lab.url}/lab")
+    expect(visit.page.locator("#password_input")).to_be_visible()

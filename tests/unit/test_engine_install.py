@@ -6,6 +6,7 @@ import http.server
 import os
 import socketserver
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,9 +36,14 @@ class _Engine(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def engine_socket(tmp_path: Path) -> Iterator[Path]:
-    """A unix socket that answers as an engine."""
-    path = tmp_path / "docker.sock"
+def engine_socket() -> Iterator[Path]:
+    """A unix socket that answers as an engine, in a folder that every user may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield from _answering_socket(Path(folder) / "docker.sock")
+
+
+def _answering_socket(path: Path) -> Iterator[Path]:
     with socketserver.UnixStreamServer(str(path), _Engine) as server:
         server.get_request = lambda: (server.socket.accept()[0], ("local", 0))  # type: ignore[method-assign]
         thread = threading.Thread(target=server.serve_forever)
@@ -73,9 +79,6 @@ def test_no_engine_program_means_not_installed(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can drop to a user without permission")
 def test_a_closed_socket_is_told_apart(engine_socket: Path) -> None:
     """A user outside the socket's group gets 'no permission', not 'not running'."""
-    for folder in (engine_socket.parent, *engine_socket.parent.parents):
-        if folder.stat().st_uid == 0 and folder != Path("/"):
-            folder.chmod(0o755)
     engine_socket.chmod(0o600)
     pid = os.fork()
     if pid == 0:
