@@ -30,7 +30,8 @@ def test_the_status_bar_shows_the_memory(lab: LabProcess, visit: Visit) -> None:
 
 def test_git_offers_a_repository_where_there_is_none(lab: LabProcess, visit: Visit) -> None:
     """The Git panel of a folder that is no repository says so; nothing fails and nothing asks."""
-    visit.open(f"{lab.url}/lab?token={lab.token}")
+    # A layout of its own: the default one would go on showing Git in place of the file browser.
+    visit.open(f"{lab.url}/lab/workspaces/git?token={lab.token}")
     visit.page.get_by_role("tab", name="Git", exact=True).click()
     expect(visit.page.get_by_text("You are not currently in a Git repository.")).to_be_visible()
     visit.page.wait_for_load_state("networkidle")
