@@ -35,6 +35,7 @@ except OSError as error:
 if len(token) < 32:
     sys.exit(f"error: the token at {token_file} is empty or too short; 'make token-rotate' makes a new one")
 c.IdentityProvider.token = token
+c.PasswordIdentityProvider.allow_password_change = False  # a second secret would outlive a rotated token
 keep_out_of_logs(token)
 # Sessions survive a restart, and end when the token is rotated.
 c.ServerApp.cookie_secret = hashlib.sha256(b"cookie secret of " + token.encode()).digest()
@@ -72,7 +73,7 @@ c.ServerProxy.servers = {
         "command": ["tensorboard", "--logdir=.", "--port={port}", "--path_prefix={base_url}tensorboard"],
         "absolute_url": True,
         "timeout": 60,  # seconds to its first answer; a small machine needs more than the default 5
-        "launcher_entry": {"title": "TensorBoard"},
+        "launcher_entry": {"title": "TensorBoard", "category": "Other"},
     }
 }
 os.environ.setdefault("TENSORBOARD_PROXY_URL", "/proxy/%PORT%/")

@@ -118,3 +118,10 @@ def test_the_log_of_a_normal_start_is_clean(lab: LabProcess) -> None:
     got = [line for line in started.splitlines() if re.search(r"\[[WEC] |warn|error|traceback", line, re.IGNORECASE)]
     assert answered, f"the log does not tell the start: {started}"
     assert got == [], f"got {got}"
+
+
+def test_nobody_can_set_a_password(lab: LabProcess) -> None:
+    """The login page offers the token only: a password set there would outlive a rotated token."""
+    page = get(lab, "/login").text
+    assert 'name="password"' in page, f"no login form in {page}"
+    assert 'name="new_password"' not in page, "the login page offers to set a password"
