@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from IPython.display import display
-from lesson_tools import PLACES, Banner, LessonError, scratch, whole, writable_place
+from lesson_tools import PLACES, Banner, LessonError, keep, scratch, whole, writable_place
 from PIL import Image
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
@@ -110,7 +110,7 @@ def _unpack(archive: Path) -> Path:
     with scratch(place) as folder:
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")
-        return _keep(folder / BATCHES, place)
+        return keep(folder / BATCHES, place)
 
 
 def _download() -> tuple[str, Path]:
@@ -125,7 +125,7 @@ def _download() -> tuple[str, Path]:
     try:
         with scratch(place) as folder:
             CIFAR10(folder, download=True)
-            return "batches", _keep(folder / BATCHES, place)
+            return "batches", keep(folder / BATCHES, place)
     finally:
         socket.setdefaulttimeout(before)
 
@@ -181,8 +181,8 @@ def _from_batches(folder: Path, *, fast: bool) -> dict[str, Any]:
 def _from_images(folder: Path, *, fast: bool) -> dict[str, Any]:
     """Images in {train,test}/<class>/, decoded once: the result is kept, and used while no image changes."""
     found = {split: {name: _list_images(folder / split / name) for name in CLASSES} for split in SIZES}
-    for split, files in found.items():
-        _check_folder(folder / split, files, SIZES[split])
+    for split in SIZES:
+        _check_folder(folder / split, found[split], SIZES[split])
     if fast:
         return _decode({split: {k: v[: FAST_SIZES[split]] for k, v in found[split].items()} for split in SIZES})
     each = (entry for files in found.values() for entries in files.values() for entry in entries)
@@ -227,7 +227,7 @@ def _decode(found: dict[str, dict[str, list[os.DirEntry[str]]]]) -> dict[str, An
     for split, files in found.items():
         paths = [each.path for entries in files.values() for each in entries]
         images = np.empty((len(paths), 32, 32, 3), np.uint8)
-        for number, path in enumerate(tqdm(paths, desc=f"decoding {split}", unit=" images", file=sys.stdout)):
+        for number, path in enumerate(tqdm(paths, desc=f"decoding {split}", file=sys.stdout, mininterval=0.5)):
             try:
                 images[number] = _read_image(path)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -256,11 +256,3 @@ def _read_decoded(path: Path, fingerprint: str) -> dict[str, Any] | None:
         if kept["fingerprint"] == fingerprint:
             return {f"{split}_{part}": kept[f"{split}_{part}"] for split in SIZES for part in ("images", "labels")}
     return None
-
-
-def _keep(folder: Path, place: Path) -> Path:
-    """Move a finished folder to where the next run finds it, in one step; what is there already stays."""
-    target = place / folder.name
-    if not target.exists():
-        folder.rename(target)
-    return target

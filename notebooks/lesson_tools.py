@@ -110,6 +110,14 @@ def scratch(place: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+def keep(folder: Path, place: Path) -> Path:
+    """Move a finished folder to where the next run finds it, in one step; what is there already stays."""
+    target = place / folder.name
+    if not target.exists():
+        folder.rename(target)
+    return target
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A file beside `path` that takes its name when it is complete, and is removed otherwise."""
