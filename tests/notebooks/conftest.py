@@ -80,20 +80,21 @@ def cifar10() -> Path:
 @pytest.fixture(scope="session")
 def sandbox(lab: LabProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """The lab's image, hardened as the lab is, cut off from every network; /tmp/small is a disk of 1 MB."""
-    workspace = tmp_path_factory.mktemp("workspace")
+    workspace, home = tmp_path_factory.mktemp("workspace"), tmp_path_factory.mktemp("home")
     for path in NOTEBOOKS.iterdir():
         if path.suffix in {".ipynb", ".py"}:
             shutil.copy(path, workspace)
-    workspace.chmod(0o777)
-    volumes = {str(workspace): {"bind": "/workspace", "mode": "rw"}}
-    if folder := os.environ.get("CIFAR10_DIR"):
-        volumes[folder] = {"bind": CIFAR10_INSIDE, "mode": "ro"}
+    volumes = {str(workspace): {"bind": "/workspace", "mode": "rw"}, str(home): {"bind": "/home/lab", "mode": "rw"}}
+    for folder in (workspace, home):
+        folder.chmod(0o777)
+    if data := os.environ.get("CIFAR10_DIR"):
+        volumes[data] = {"bind": CIFAR10_INSIDE, "mode": "ro"}
     image = lab.container.image
     assert image
     container = engine_client().containers.run(
         image, ["sleep", "infinity"], detach=True, init=True, user="1000:1000", network_mode="none",
         read_only=True, cap_drop=["ALL"], volumes=volumes,
-        tmpfs={"/tmp": "mode=1777", "/tmp/small": "size=1m,mode=1777", "/home/lab": "mode=1777"},
+        tmpfs={"/tmp": "mode=1777", "/tmp/small": "size=1m,mode=1777"},
     )  # fmt: skip
     yield Sandbox(container, workspace)
     container.remove(force=True)
