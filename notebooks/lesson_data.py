@@ -181,8 +181,8 @@ def _from_batches(folder: Path, *, fast: bool) -> dict[str, Any]:
 def _from_images(folder: Path, *, fast: bool) -> dict[str, Any]:
     """Images in {train,test}/<class>/, decoded once: the result is kept, and used while no image changes."""
     found = {split: {name: _list_images(folder / split / name) for name in CLASSES} for split in SIZES}
-    for split in SIZES:
-        _check_folder(folder / split, found[split], SIZES[split])
+    for split, size in SIZES.items():
+        _check_folder(folder / split, found[split], size)
     if fast:
         return _decode({split: {k: v[: FAST_SIZES[split]] for k, v in found[split].items()} for split in SIZES})
     each = (entry for files in found.values() for entries in files.values() for entry in entries)

@@ -23,7 +23,7 @@ from scripts.host import Identity
 from scripts.image import DOCKER
 from scripts.lab import url_host
 from scripts.settings import ROOT, Settings
-from scripts.spec import CA_VARIABLES, lab_url
+from scripts.spec import CA_VARIABLES, lab_url, lesson_environment
 from scripts.tools import UV
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def server_environment(settings: Settings, place: State, venv: Path, *, bind: st
     ca = dict.fromkeys(CA_VARIABLES, str(settings.ca_bundle)) if settings.ca_bundle else {}
     return {
         **ca,
+        **lesson_environment(settings, str(settings.cifar10_dir)),
         "PATH": f"{venv / 'bin'}:{os.environ.get('PATH', '')}",
         "VIRTUAL_ENV": str(venv),
         "LAB_TOKEN_FILE": str(place.token_file),

@@ -112,6 +112,14 @@ def readable_file(text: str) -> Path:
     raise ValueError("a file that exists and can be read")
 
 
+def readable_folder(text: str) -> Path:
+    """An existing folder that can be listed, made absolute."""
+    path = folder(text)
+    if path.is_dir() and os.access(path, os.R_OK | os.X_OK):
+        return path
+    raise ValueError("a folder that exists and can be read")
+
+
 def flag(text: str) -> bool:
     """A switch: 1, true, yes or on; 0, false, no or off."""
     if text.lower() in {"1", "true", "yes", "on"}:
@@ -146,6 +154,8 @@ class Settings:
     url_host: str | None = setting(hostname, None, "host name in the printed URL (this machine's name)")
     workspace: Path = setting(folder, str(ROOT / "workspace"), "your notebooks and data (./workspace)")
     state_dir: Path | None = setting(folder, None, "token, home and settings (~/.local/share/pytorch-jupyter)")
+    cifar10_dir: Path | None = setting(readable_folder, None, "CIFAR-10 that you have already, for the first notebook")
+    fast: bool = setting(flag, "0", "1: the first notebook uses a tenth of its data")
     container: str = setting(name, "pytorch-jupyter", "name of the container; another name is another lab")
     memory: int | None = setting(memory, None, "memory limit, such as 8g (none)")
     cpus: float | None = setting(cpus, None, "CPU limit, such as 2; thread counts follow it (all)")

@@ -20,6 +20,7 @@ LABEL = "io.github.pytorch-jupyter"
 PORT_INSIDE = 8888
 NOFILE = 65536  # Docker 29 lowers the default to 1024, too few for a server with many kernels and data loaders
 CA_INSIDE = "/etc/lab/ca.crt"
+CIFAR10_INSIDE = "/data/cifar10"
 # What pip, uv, requests, curl, git and OpenSSL each look at for a company's CA.
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
 # Passed on as the host has them, so that dataset downloads and %pip work behind the same proxy and mirror.
@@ -98,6 +99,8 @@ def build_spec(  # noqa: PLR0913 - each argument is one independent input of the
     ]
     if settings.ca_bundle:
         mounts.append(Mount(str(settings.ca_bundle.resolve()), CA_INSIDE, read_only=True))
+    if settings.cifar10_dir:
+        mounts.append(Mount(str(settings.cifar10_dir), CIFAR10_INSIDE, read_only=True))
     return ContainerSpec(
         name=settings.container,
         image=image,
@@ -115,7 +118,7 @@ def build_spec(  # noqa: PLR0913 - each argument is one independent input of the
 
 
 def _environment(settings: Settings, host_cpus: int, environ: Mapping[str, str]) -> dict[str, str]:
-    result = {"LAB_IDLE_TIMEOUT": str(settings.idle_timeout)}
+    result = {"LAB_IDLE_TIMEOUT": str(settings.idle_timeout), **lesson_environment(settings, CIFAR10_INSIDE)}
     result |= {key: environ[key] for key in PASSED_ON if environ.get(key)}
     # Without this, torch and NumPy start a thread per core of the host, however few the container may use.
     if settings.cpus and settings.cpus < host_cpus:
@@ -126,6 +129,12 @@ def _environment(settings: Settings, host_cpus: int, environ: Mapping[str, str])
     if settings.ca_bundle:
         result |= dict.fromkeys(CA_VARIABLES, CA_INSIDE)
     return result
+
+
+def lesson_environment(settings: Settings, cifar10: str) -> dict[str, str]:
+    """What the first notebook reads: FAST, and where its data is if it is here already."""
+    fast = {"FAST": "1"} if settings.fast else {}
+    return {**fast, "CIFAR10_DIR": cifar10} if settings.cifar10_dir else fast
 
 
 def lab_url(*, host: str, port: int, token: str) -> str:

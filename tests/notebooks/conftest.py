@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from scripts.settings import ROOT
+from scripts.spec import CIFAR10_INSIDE
 from tests.conftest import LabProcess, engine_client, skip_unless_ci
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 NOTEBOOKS = ROOT / "notebooks"
-CIFAR10_INSIDE = "/data/cifar10"
 
 
 @dataclass

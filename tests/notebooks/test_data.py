@@ -278,6 +278,8 @@ def test_a_missing_name_is_explained(sandbox: Sandbox) -> None:
 
 def test_a_message_needs_no_traceback(sandbox: Sandbox) -> None:
     """In a notebook the lesson's own errors are two lines, without the path through its modules."""
-    _, output = sandbox.python(SHELL + "shell.run_cell(\"raise __import__('lesson_tools').LessonError('what', hint='then')\")")
+    _, output = sandbox.python(
+        SHELL + "shell.run_cell(\"raise __import__('lesson_tools').LessonError('what', hint='then')\")"
+    )
     got = output.strip().split("\n")
     assert (len(got), got[-1]) == (2, "hint: then"), f"got {got}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.notebooks.conftest import CIFAR10_INSIDE
+from scripts.spec import CIFAR10_INSIDE
 
 if TYPE_CHECKING:
     from pathlib import Path

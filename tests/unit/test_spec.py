@@ -57,6 +57,14 @@ def test_the_default_spec_as_a_whole() -> None:
     assert got == expected, f"got {got}\nexpected {expected}"
 
 
+def test_data_that_is_here_already_is_mounted() -> None:
+    """CIFAR10_DIR is mounted, read-only, where the notebook is told to look; FAST is passed on."""
+    got = make_spec({"CIFAR10_DIR": str(ROOT / "docker"), "FAST": "1"})
+    mount = spec_module.Mount(str(ROOT / "docker"), "/data/cifar10", read_only=True)
+    expected = {"LAB_IDLE_TIMEOUT": "0", "FAST": "1", "CIFAR10_DIR": "/data/cifar10"}
+    assert (got.mounts[-1], got.environment) == (mount, expected), f"got {got.mounts[-1]} and {got.environment}"
+
+
 def test_limits_proxies_and_ca_reach_the_environment() -> None:
     """Thread counts follow CPUS, the meter knows MEMORY, proxy, mirror and CA are those of the host."""
     ca = str(ROOT / "LICENSE")
