@@ -12,14 +12,17 @@ from scripts.settings import ROOT
 from tests.bench.labs import prepared
 from tests.bench.measure import MEASUREMENTS
 from tests.bench.row import Row, table
+from tests.bench.training import training
+
+ALL = (*MEASUREMENTS, training)
 
 
 def main() -> None:
     """Measure what the arguments name, or everything."""
-    wanted = sys.argv[1:] or [each.__name__ for each in MEASUREMENTS]
+    wanted = sys.argv[1:] or [each.__name__ for each in ALL]
     rows: list[Row] = []
     with prepared() as bench:
-        for measurement in MEASUREMENTS:
+        for measurement in ALL:
             if measurement.__name__ in wanted:
                 say(f"measuring: {measurement.__name__}")
                 rows += measurement(bench)
