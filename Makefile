@@ -11,6 +11,8 @@ MAKEFLAGS += --no-print-directory
 ##@ Use the lab
 run-cpu: .venv/.stamp ## start the lab (build it first if needed) and print its URL
 	@$(VENV) -m scripts.start cpu
+run-gpu: .venv/.stamp ## the same with CUDA, on this machine's NVIDIA GPU
+	@$(VENV) -m scripts.start gpu
 run-local: .venv/.stamp ## the same lab in a venv, without a container, until Ctrl-C
 	@$(VENV) -m scripts.local
 url: .venv/.stamp ## print the running lab's URL and nothing else
@@ -33,6 +35,8 @@ doctor: ## what was found, what is wrong, what to do; works before anything is i
 	@$(ANY_PYTHON) -m scripts.doctor
 build: .venv/.stamp ## build the CPU image now
 	@$(VENV) -m scripts.build cpu
+build-gpu: .venv/.stamp ## build the CUDA image that fits this machine, or another's: CUDA=12 or 13
+	@$(VENV) -m scripts.build gpu
 clean: .venv/.stamp ## remove container and images; never the workspace, token or home
 	@$(VENV) -m scripts.clean
 
@@ -55,4 +59,4 @@ help: ## this page
 .venv/.stamp-dev: uv.lock pyproject.toml
 	@$(PYTHON) scripts/tools.py dev && touch .venv/.stamp
 
-.PHONY: run-cpu run-local url status logs shell stop restart token-rotate doctor build clean test test-fast lint bench lock help
+.PHONY: run-cpu run-gpu run-local url status logs shell stop restart token-rotate doctor build build-gpu clean test test-fast lint bench lock help

@@ -43,13 +43,10 @@ RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv 
     && uv pip install --no-deps --require-hashes --compile-bytecode --requirement /requirements/server.txt \
     && rm -rf /tmp/apt
 
-# ↓ variant: cpu (the only block in which the Dockerfiles differ)
-# Torch from the CPU index (`cpu`), or from PyPI, whose CUDA wheels run on a CPU too (`cuda13`).
-ARG TORCH=cpu
-# ↑ variant
-
-# Torch in a layer of its own, above all that the variants share. The CPU index's wheels are pinned by version only,
-# and looked for nowhere else. The constraints make pip refuse, rather than half-replace, what is installed here.
+# Torch in a layer of its own, above all that the variants share: `cuda13` or `cuda12` from PyPI, whose wheels run on a
+# CPU too, or `cpu` from the CPU index, pinned by version only and looked for nowhere else. The constraints make pip
+# refuse, rather than half-replace, what is installed here.
+ARG TORCH=cuda13
 RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,source=build-env.sh,target=/build-env.sh \
     --mount=type=bind,source=requirements,target=/requirements \
@@ -65,6 +62,9 @@ RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv 
     && uv pip check && uv pip freeze >/opt/venv/constraints.txt \
     && rm -rf /tmp/apt
 
+# ↓ variant: cpu (the only block in which the Dockerfiles differ)
+# ↑ variant
+
 # Settings last: a changed one costs no download. UTF-8, the user's own home, caches that are allowed to be written;
 # a configuration that fails ends the server: without it, it would start with a token of its own and log that.
 ENV TRAITLETS_APPLICATION_RAISE_CONFIG_FILE_ERROR=1 \
@@ -73,7 +73,7 @@ ENV TRAITLETS_APPLICATION_RAISE_CONFIG_FILE_ERROR=1 \
 COPY --chmod=644 jupyter_server_config.py /opt/venv/etc/jupyter/
 COPY --chmod=644 page_config.json /opt/venv/etc/jupyter/labconfig/
 COPY --chmod=644 overrides.json /opt/venv/share/jupyter/lab/settings/
-COPY --chmod=644 healthcheck.py /opt/venv/
+COPY --chmod=644 healthcheck.py gpu_check.py /opt/venv/
 LABEL org.opencontainers.image.title="pytorch-jupyter" \
       org.opencontainers.image.description="A private PyTorch + JupyterLab lab" \
       org.opencontainers.image.licenses="MIT"

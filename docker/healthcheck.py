@@ -1,7 +1,11 @@
-"""Exit 0 when the server inside this container answers; used by the image's HEALTHCHECK, so quick and small."""
+"""Exit 0 when the server inside this container answers and its GPU, if it has one, is still there.
+
+Used by the image's HEALTHCHECK, so quick and small.
+"""
 
 import http.client
 import os
+import subprocess
 import sys
 
 port = int(os.environ.get("LAB_PORT", "8888"))
@@ -11,4 +15,8 @@ try:
     status = connection.getresponse().status
 except (OSError, http.client.HTTPException) as error:
     sys.exit(f"no answer on port {port}: {error}")
-sys.exit(None if status == 200 else f"status {status} on port {port}, expected 200")
+if status != 200:
+    sys.exit(f"status {status} on port {port}, expected 200")
+# A daemon-reload on the host can take the devices away from a running container.
+if os.environ.get("LAB_GPU") and subprocess.run(["nvidia-smi", "-L"], check=False, timeout=20).returncode:
+    sys.exit("the GPU is lost: make restart gives it back")

@@ -9,11 +9,13 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scripts import builder, host, state
+from scripts import builder, gpu_probe, host, state
 from scripts.console import LabError, run
+from scripts.gpu import choose_access, choose_flavour
 from scripts.host import EngineState
 from scripts.settings import ROOT, Settings
 
@@ -52,7 +54,7 @@ def machine() -> list[Finding]:
     except LabError as error:
         return [Finding("settings", error.message, error.hint)]
     checks: list[Callable[[], Finding]] = [_system, _python, lambda: _engine(chosen), _client]
-    checks += [lambda: _disk(chosen), lambda: _token(chosen)]
+    checks += [lambda: _gpu(chosen), lambda: _disk(chosen), lambda: _token(chosen)]
     return [check() for check in checks]
 
 
@@ -95,6 +97,33 @@ def _client() -> Finding:
         return Finding("builder", error.message, error.hint)
 
 
+def _gpu(chosen: Settings) -> Finding:
+    """A machine without an NVIDIA GPU is well; one whose GPU cannot be used is not."""
+    facts = gpu_probe.look_at_host()
+    if not facts.nvidia and not facts.gpus:
+        return Finding("gpu", "none of NVIDIA's (make run-cpu is for this machine)")
+    try:
+        return Finding("gpu", choose_flavour(facts, chosen)[1].removeprefix("GPU: "))
+    except LabError as error:
+        return Finding("gpu", error.message, error.hint)
+
+
+def _gpu_access(lab: Lab) -> Finding:
+    try:
+        reason = choose_access(gpu_probe.look_at_engine(lab.engine), lab.settings)[1]
+    except LabError as error:
+        return Finding("gpu access", error.message, error.hint)
+    return Finding("gpu access", f"{reason.removeprefix('GPU access: ')}{_toolkit_version()}")
+
+
+def _toolkit_version() -> str:
+    """What nvidia-ctk says of itself: one of the versions that a report of a fault needs."""
+    if not host.find_program("nvidia-ctk"):
+        return ""
+    answer = subprocess.run(["nvidia-ctk", "--version"], capture_output=True, text=True, check=False).stdout
+    return f" ({answer.partition(chr(10))[0]})" if answer else ""
+
+
 def _disk(chosen: Settings) -> Finding:
     folder = next(path for path in (chosen.workspace, *chosen.workspace.parents) if path.is_dir())
     free = shutil.disk_usage(folder).free
@@ -130,6 +159,7 @@ def lab_findings() -> list[Finding]:
         return [
             *(Finding("supply", reason) for reason in decision.reasons),
             Finding("image", f"{image.tag_of('cpu')} {words}"),
+            *([_gpu_access(lab)] if gpu_probe.look_at_host().nvidia else []),
             _container(lab),
         ]
     except LabError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import LogConfig, Mount, Ulimit
+from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 from docker.utils import parse_repository_tag
 
 from scripts.console import LabError, say
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from docker.models.containers import Container
 
+    from scripts.gpu import GpuAccess
     from scripts.spec import ContainerSpec
 
 
@@ -183,6 +184,12 @@ class Engine:
         with _engine_errors("read the log"):
             yield from self._client.containers.get(container_id).logs(stream=True, follow=True, tail=tail)
 
+    def execute(self, container_id: str, argv: list[str]) -> tuple[int, str]:
+        """Run a command in a running container; return its exit code and output."""
+        with _engine_errors(f"run {argv[0]} in the container"):
+            done: Any = self._client.containers.get(container_id).exec_run(argv)
+        return int(done.exit_code or 0), done.output.decode(errors="replace")
+
     def memory_usage(self, container_id: str) -> int:
         """Bytes of memory in use, without the page cache that the kernel would give back."""
         with _engine_errors("measure the container"):
@@ -215,10 +222,22 @@ def creation_arguments(spec: ContainerSpec) -> dict[str, Any]:
         "ulimits": [Ulimit(name="nofile", soft=spec.nofile, hard=spec.nofile)],
         "mem_limit": spec.memory,
         "nano_cpus": round(spec.cpus * 1e9) if spec.cpus else None,
-        "runtime": spec.runtime,
+        "runtime": "nvidia" if spec.gpu and spec.gpu.method == "runtime" else None,
+        "device_requests": _device_requests(spec.gpu),
         "restart_policy": {"Name": "unless-stopped"},
         "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "3"}),
     }
+
+
+def _device_requests(gpu: GpuAccess | None) -> list[DeviceRequest] | None:
+    """The two ways without a runtime; names in CDI, ids or a count of -1 for all in a device request."""
+    if gpu is None or gpu.method == "runtime":
+        return None
+    devices = gpu.devices.split(",")
+    if gpu.method == "cdi":
+        return [DeviceRequest(driver="cdi", device_ids=[f"nvidia.com/gpu={each}" for each in devices])]
+    which: dict[str, Any] = {"count": -1} if devices == ["all"] else {"device_ids": devices}
+    return [DeviceRequest(driver="nvidia", capabilities=[["gpu", "compute", "utility"]], **which)]
 
 
 def _describe(container: Container) -> ContainerInfo:

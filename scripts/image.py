@@ -10,6 +10,7 @@ from scripts.base import ensure_base
 from scripts.builder import Build, run_build
 from scripts.console import LabError, say
 from scripts.content import content_hash
+from scripts.gpu import FLAVOURS
 from scripts.settings import ROOT
 from scripts.spec import LABEL
 
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from scripts.settings import Settings
     from scripts.supply import Supply
 
-VARIANTS = ("cpu",)
+VARIANTS = ("cpu", *(each.variant for each in FLAVOURS))
 DOCKER = ROOT / "docker"
 # The image itself, its unpacked layers while building and the wheel cache. Rounded up from a measured build.
-DISK_NEEDED = {supply.CPU_LOCK: 5 << 30, supply.PYPI_LOCK: 15 << 30}
+DISK_NEEDED = {supply.CPU_LOCK: 5 << 30, "cuda12": 15 << 30, "cuda13": 15 << 30}
 
 
 def tag_of(variant: str) -> str:
@@ -49,7 +50,8 @@ def is_fresh(image: ImageInfo, settings: Settings, variant: str) -> bool:
     """Whether an image was made from today's sources and from the supply that the settings insist on."""
     if image.labels.get(f"{LABEL}.content") != content_hash(DOCKER, variant):
         return False
-    insisted = {"cpu-index": supply.CPU_LOCK, "pypi": supply.PYPI_LOCK}.get(settings.torch_source)
+    choices = {"cpu-index": supply.CPU_LOCK, "pypi": supply.PYPI_LOCK}
+    insisted = choices.get(settings.torch_source) if variant == "cpu" else variant
     base = supply.BOOTSTRAPPED_BASE if settings.base_image == "debian" else settings.base_image
     return insisted in {None, image.labels.get(f"{LABEL}.torch")} and base in {
         None,
@@ -59,7 +61,7 @@ def is_fresh(image: ImageInfo, settings: Settings, variant: str) -> bool:
 
 def build_image(engine: Engine, settings: Settings, variant: str) -> ImageInfo:
     """Find the sources, say which, and build."""
-    decision = supply.choose(settings, supply.survey(settings, engine))
+    decision = supply.choose(settings, supply.survey(settings, engine, variant), variant)
     for reason in decision.reasons:
         say(f"  {reason}")
     _require_space(engine, decision.torch_lock)
@@ -79,7 +81,7 @@ def describe_build(variant: str, base: str, torch_lock: str) -> Build:
     """The build as a value; its labels let later runs tell fresh from stale without asking the builder."""
     labels = {"content": content_hash(DOCKER, variant), "base": base, "torch": torch_lock, "variant": variant}
     return Build(
-        dockerfile=DOCKER / f"{variant}.Dockerfile",
+        dockerfile=DOCKER / ("cpu.Dockerfile" if variant == "cpu" else "cuda.Dockerfile"),
         context=DOCKER,
         tag=tag_of(variant),
         arguments={"BASE": base, "TORCH": torch_lock},

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scripts import state
-from scripts.console import run
+from scripts.console import run, say
+from scripts.gpu_probe import require_working
 from scripts.lab import Lab, await_answer
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def restart(lab: Lab, found: ContainerInfo) -> None:
     """Restart a container and print its URL."""
     lab.engine.restart(found.id)
     await_answer(lab.engine, found, timeout=lab.settings.wait_timeout)
+    if found.variant != "cpu":
+        say(f"GPU in use: {require_working(lab.engine, found)}")
     print(lab.url(found))
 
 

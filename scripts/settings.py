@@ -120,6 +120,13 @@ def readable_folder(text: str) -> Path:
     raise ValueError("a folder that exists and can be read")
 
 
+def gpus(text: str) -> str:
+    """All GPUs, or a list of indexes and UUIDs, in the words of nvidia-smi -L."""
+    if re.fullmatch(r"all|(\d{1,3}|(GPU|MIG)-[0-9a-f-]{36})(,(\d{1,3}|(GPU|MIG)-[0-9a-f-]{36}))*", text, re.ASCII):
+        return text
+    raise ValueError("'all', or indexes and UUIDs such as 0,1 (nvidia-smi -L lists them)")
+
+
 def flag(text: str) -> bool:
     """A switch: 1, true, yes or on; 0, false, no or off."""
     if text.lower() in {"1", "true", "yes", "on"}:
@@ -160,6 +167,8 @@ class Settings:
     memory: int | None = setting(memory, None, "memory limit, such as 8g (none)")
     cpus: float | None = setting(cpus, None, "CPU limit, such as 2; thread counts follow it (all)")
     shm_size: int = setting(size, "2g", "shared memory for DataLoader workers")
+    cuda: str = setting(one_of("auto", "12", "13"), "auto", "run-gpu: torch's CUDA; auto: what the driver can run")
+    gpus: str = setting(gpus, "all", "run-gpu: which GPUs, such as 0,1")
     idle_timeout: int = setting(seconds, "0", "stop kernels idle for so long, such as 8h (never)")
     wait_timeout: int = setting(seconds, "90", "how long to wait for the lab to answer")
     image: str | None = setting(reference, None, "a ready image to run instead of building one")

@@ -12,6 +12,7 @@ from scripts.state import HOME_IN_CONTAINER
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from scripts.gpu import GpuAccess
     from scripts.host import Identity
     from scripts.settings import Settings
     from scripts.state import State
@@ -54,7 +55,7 @@ class ContainerSpec:
     shm_size: int
     nofile: int
     pids_limit: int = 4096  # room for 20 kernels with their threads; a fork bomb ends here
-    runtime: str | None = None
+    gpu: GpuAccess | None = None
 
     def to_json(self) -> str:
         """The spec as text for the container's label; holds no secret."""
@@ -89,6 +90,7 @@ def build_spec(  # noqa: PLR0913 - each argument is one independent input of the
     host_cpus: int,
     nofile: int,
     environ: Mapping[str, str],
+    gpu: GpuAccess | None = None,
 ) -> ContainerSpec:
     """Decide the whole container. `image`: an image id; `host_cpus`: the engine's count; `nofile`: what it allows."""
     mounts = [
@@ -108,12 +110,13 @@ def build_spec(  # noqa: PLR0913 - each argument is one independent input of the
         user=f"{identity.uid}:{identity.gid}",
         bind=settings.bind or "0.0.0.0",  # noqa: S104 - the lab is there to be reached; the token guards it
         port=settings.port,
-        environment=_environment(settings, host_cpus, environ),
+        environment=_environment(settings, host_cpus, environ) | _gpu_environment(gpu),
         mounts=tuple(mounts),
         memory=settings.memory,
         cpus=settings.cpus,
         shm_size=settings.shm_size,
         nofile=nofile,
+        gpu=gpu,
     )
 
 
@@ -129,6 +132,12 @@ def _environment(settings: Settings, host_cpus: int, environ: Mapping[str, str])
     if settings.ca_bundle:
         result |= dict.fromkeys(CA_VARIABLES, CA_INSIDE)
     return result
+
+
+def _gpu_environment(gpu: GpuAccess | None) -> dict[str, str]:
+    """LAB_GPU has the health check watch the GPU; the nvidia runtime reads which ones from the environment."""
+    visible = {"NVIDIA_VISIBLE_DEVICES": gpu.devices} if gpu and gpu.method == "runtime" else {}
+    return {"LAB_GPU": "1", **visible} if gpu else {}
 
 
 def lesson_environment(settings: Settings, cifar10: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`make status`: the lab as it is now; `python -m scripts.status --json` for programs. Exit code 3: not running."""
+"""`make status`: the lab as it is now; `python -m scripts.status --json` for programs. Exit code 3: not running, or without its GPU."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING
 
 from scripts import health, state
 from scripts.console import run
+from scripts.gpu_probe import read_meters
 from scripts.image import is_fresh
 from scripts.lab import Lab
 
 if TYPE_CHECKING:
     from scripts.engine import ContainerInfo
+    from scripts.gpu_probe import Meter
 
 NOT_RUNNING = 3  # as systemctl status answers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What `make status` tells. Memory in bytes; `address` without the token; None: not known now."""
+    """What `make status` tells. Memory in bytes; `address` without the token; None: not known now.
+
+    `gpus`: None without a GPU variant; empty: the container has lost its GPU.
+    """
 
     container: str
     state: str
@@ -34,6 +39,7 @@ class Status:
     memory_used: int | None = None
     memory_limit: int | None = None
     image_up_to_date: bool | None = None
+    gpus: list[Meter] | None = None
     workspace: str = ""
     state_dir: str = ""
 
@@ -42,7 +48,7 @@ def main() -> int:
     """Print the status; the exit code tells whether the lab answers."""
     status = look(Lab.open())
     print(json.dumps(asdict(status), indent=2) if "--json" in sys.argv[1:] else page(status))
-    return 0 if status.answers else NOT_RUNNING
+    return 0 if status.answers and status.gpus != [] else NOT_RUNNING
 
 
 def look(lab: Lab) -> Status:
@@ -66,6 +72,7 @@ def look(lab: Lab) -> Status:
         memory_used=lab.engine.memory_usage(found.id) if running else None,
         memory_limit=spec["memory"],
         image_up_to_date=_up_to_date(lab, found),
+        gpus=(read_meters(lab.engine, found) or []) if running and found.variant != "cpu" else None,
         workspace=mounts.get("/workspace", workspace),
         state_dir=state_dir,
     )
@@ -98,6 +105,9 @@ def page(status: Status) -> str:
     if status.memory_used is not None:
         limit = f" of {status.memory_limit >> 20} MiB" if status.memory_limit else ""
         rows.append(("memory", f"{status.memory_used >> 20} MiB{limit}"))
+    rows += [("GPU", _meter_in_words(meter)) for meter in status.gpus or []]
+    if status.gpus == []:
+        rows.append(("GPU", "lost: the driver does not answer in the container (make restart gives it back)"))
     if status.image_up_to_date is False:
         rows.append(("image", "older than its sources (make run-cpu brings it up to date)"))
     rows += [("workspace", status.workspace), ("state", status.state_dir)]
@@ -112,6 +122,11 @@ def _state_in_words(status: Status) -> str:
     return f"running, {status.variant}" + (
         "" if status.answers else ", but it does not answer (make logs, make restart)"
     )
+
+
+def _meter_in_words(meter: Meter) -> str:
+    busy = "" if meter.utilization is None else f", {meter.utilization} % busy"
+    return f"{meter.name}: {meter.memory_used} of {meter.memory_total} MiB{busy}"
 
 
 def _since(started_at: str, now: datetime) -> str:

@@ -24,7 +24,8 @@ REGISTRY_BASE = "debian:trixie-slim"
 BOOTSTRAPPED_BASE = "pytorch-jupyter/base:trixie"
 PROBE_SECONDS = 3.0
 REQUIREMENTS = ROOT / "docker" / "requirements"
-# The CPU image's torch: CPU-only wheels, or PyPI's, which carry CUDA 13 and run on a CPU too.
+# The CPU image's torch: CPU-only wheels, or PyPI's, which carry CUDA 13 and run on a CPU too. A CUDA image's lock has
+# its variant's name.
 CPU_LOCK, PYPI_LOCK = "cpu", "cuda13"
 
 
@@ -47,10 +48,12 @@ class Supply:
     reasons: tuple[str, ...]
 
 
-def choose(settings: Settings, facts: Facts) -> Supply:
-    """Pick the sources for the CPU image from the settings and what answers."""
+def choose(settings: Settings, facts: Facts, variant: str = "cpu") -> Supply:
+    """Pick the sources for an image from the settings and what answers."""
     base, bootstrap, base_reason = _choose_base(settings.base_image, facts)
-    torch_lock, torch_reason = _choose_torch(settings, facts.cpu_index_problem)
+    torch_lock, torch_reason = (
+        _choose_torch(settings, facts.cpu_index_problem) if variant == "cpu" else (variant, "torch: PyPI's CUDA wheels")
+    )
     return Supply(base, bootstrap, torch_lock, (base_reason, torch_reason))
 
 
@@ -80,11 +83,11 @@ def _choose_torch(settings: Settings, problem: str) -> tuple[str, str]:
     )
 
 
-def survey(settings: Settings, engine: Engine) -> Facts:
+def survey(settings: Settings, engine: Engine, variant: str = "cpu") -> Facts:
     """Ask the sources that matter, all at once; whoever stays silent for PROBE_SECONDS does not answer."""
     bases = frozenset(name for name in (REGISTRY_BASE, BOOTSTRAPPED_BASE) if engine.image(name))
     ask_registry = settings.base_image is None and REGISTRY_BASE not in bases
-    ask_index = settings.torch_source == "auto"
+    ask_index = settings.torch_source == "auto" and variant == "cpu"
     answers = _in_parallel(
         {
             "registry": (lambda: engine.registry_problem(REGISTRY_BASE) or "") if ask_registry else lambda: "",
