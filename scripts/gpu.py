@@ -22,7 +22,7 @@ REGISTER = "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl
 
 @dataclass(frozen=True)
 class Flavour:
-    """A CUDA image: what torch in it needs. `driver`: the oldest branch; `capability`: the oldest compute capability."""
+    """A CUDA image, and what its torch needs at least: the driver's branch and the GPU's compute capability."""
 
     variant: str
     torch: str
@@ -106,7 +106,9 @@ def _require_driver(facts: GpuFacts) -> None:
     if not facts.nvidia and not facts.gpus:
         if facts.amd:
             message = "the GPU on this machine is AMD's; CUDA and make run-gpu need one of NVIDIA's"
-            raise LabError(message, hint=f"{ON_A_CPU}; on Azure, NVv4, NGads and NVads V710 sizes are AMD's, NCasT4_v3 is not")
+            raise LabError(
+                message, hint=f"{ON_A_CPU}; on Azure, NVv4, NGads and NVads V710 sizes are AMD's, NCasT4_v3 is not"
+            )
         message = "there is no NVIDIA GPU on this machine (none on its PCI bus)"
         raise LabError(message, hint=f"{ON_A_CPU}; a cloud VM needs a GPU size, such as Azure's Standard_NC4as_T4_v3")
     if not facts.driver:
@@ -114,7 +116,9 @@ def _require_driver(facts: GpuFacts) -> None:
         raise LabError(message, hint=f"{_install_driver(facts)}; then make run-gpu again. Until then {ON_A_CPU}")
     if facts.driver_problem:
         message = f"the NVIDIA driver {facts.driver} is loaded, but it does not answer: {facts.driver_problem}"
-        raise LabError(message, hint="sudo reboot (after a driver update the old one stays loaded); nvidia-smi shows more")
+        raise LabError(
+            message, hint="sudo reboot (after a driver update the old one stays loaded); nvidia-smi shows more"
+        )
 
 
 def _install_driver(facts: GpuFacts) -> str:
@@ -134,12 +138,15 @@ def _chosen(gpus: tuple[Gpu, ...], wanted: str) -> list[Gpu]:
     for name in names:
         if not any(_is_called(gpu, name) for gpu in gpus):
             known = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus)
-            raise LabError(f"GPUS={wanted!r}: this machine has no GPU {name}", hint=f"it has {known}; GPUS=all takes all")
+            raise LabError(
+                f"GPUS={wanted!r}: this machine has no GPU {name}", hint=f"it has {known}; GPUS=all takes all"
+            )
     chosen = [gpu for gpu in gpus if not names or any(_is_called(gpu, name) for name in names)]
     for gpu in chosen:
         if gpu.mig and not gpu.parts:
             message = f"GPU {gpu.index} ({gpu.name}) is in MIG mode, but has no MIG device to compute on"
-            hint = f"sudo nvidia-smi mig -i {gpu.index} -cgi 0 -C makes one of the whole; sudo nvidia-smi -i {gpu.index} -mig 0 ends MIG"
+            one = f"sudo nvidia-smi mig -i {gpu.index} -cgi 0 -C makes one of the whole"
+            hint = f"{one}; sudo nvidia-smi -i {gpu.index} -mig 0 ends MIG"
             raise LabError(message, hint=hint)
     return chosen
 
@@ -180,7 +187,9 @@ def choose_access(facts: EngineGpuFacts, settings: Settings) -> tuple[GpuAccess,
     if facts.cdi:
         return GpuAccess("cdi", settings.gpus), "GPU access: CDI (nvidia.com/gpu); the engine has no nvidia runtime"
     if facts.hook:
-        return GpuAccess("request", settings.gpus), "GPU access: a device request; the engine has neither nvidia runtime nor CDI"
+        return GpuAccess(
+            "request", settings.gpus
+        ), "GPU access: a device request; the engine has neither nvidia runtime nor CDI"
     if facts.toolkit:
         message = "the NVIDIA Container Toolkit is installed, but the engine does not know its nvidia runtime"
         raise LabError(message, hint=f"{REGISTER}; then make run-gpu again")

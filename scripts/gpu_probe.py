@@ -1,4 +1,4 @@
-"""Look for GPUs: on the PCI bus, at the driver, at the engine, and inside a running container. Standard library only."""
+"""Look for GPUs: on the PCI bus, at the driver, at the engine, inside a container. Standard library only."""
 
 from __future__ import annotations
 
@@ -133,7 +133,9 @@ def read_meters(engine: Engine, container: ContainerInfo) -> list[Meter] | None:
     rows = [[cell.strip() for cell in row] for row in csv.reader(output.splitlines()) if len(row) == 4]
     if code or not rows:
         return None
-    return [Meter(name, int(used), int(total), int(busy) if busy.isdigit() else None) for name, used, total, busy in rows]
+    return [
+        Meter(name, int(used), int(total), int(busy) if busy.isdigit() else None) for name, used, total, busy in rows
+    ]
 
 
 def require_working(engine: Engine, container: ContainerInfo) -> str:
@@ -150,6 +152,8 @@ def require_working(engine: Engine, container: ContainerInfo) -> str:
         report = {"problem": output.strip().rpartition("\n")[2] or f"the check ended with exit code {code}"}
     if report.get("problem"):
         message = f"the container cannot use the GPU: {report['problem']}"
-        hint = "make doctor checks driver and engine; if it worked before (a daemon-reload takes GPUs away): make restart"
+        hint = (
+            "make doctor checks driver and engine; if it worked before (a daemon-reload takes GPUs away): make restart"
+        )
         raise LabError(message, hint=hint)
     return "; ".join(f"{each['name']}, {each['memory'] / 2**30:.0f} GB" for each in report["devices"])

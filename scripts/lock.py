@@ -4,6 +4,7 @@
     torch-cuda13.txt  the torch stack of PyPI's newest torch
     torch-cuda12.txt  the same for the last torch with CUDA 12
     torch-cpu.txt     the same torch from the CPU index, which cannot be hashed without asking that index
+    gpu.txt           what the CUDA images have above torch
     uv.txt            the installer
 
 The locks hold the hashes of the wheels that an image or a laptop can install and no others: hashes do not
@@ -46,6 +47,9 @@ def main() -> None:
     write("torch-cuda13.txt", "torch-cuda13.in", [each for each in everything if in_torch_stack(each)])
     older = compile_packages(["torch-cuda12.in"], constraints="server.txt")
     write("torch-cuda12.txt", "torch-cuda12.in", [each for each in older if in_torch_stack(each)])
+    additions = compile_packages(["gpu.in"], constraints="server.txt")
+    present = {each["name"] for each in everything}
+    write("gpu.txt", "gpu.in", [each for each in additions if each["name"] not in present])
     write("uv.txt", "uv.in", compile_packages(["uv.in"]))
     write_cpu(everything)
 

@@ -1,4 +1,7 @@
-"""`make status`: the lab as it is now; `python -m scripts.status --json` for programs. Exit code 3: not running, or without its GPU."""
+"""`make status`: the lab as it is now; `python -m scripts.status --json` for programs.
+
+Exit code 3: not running, or without its GPU.
+"""
 
 from __future__ import annotations
 

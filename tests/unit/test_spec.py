@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from docker.types import LogConfig, Mount, Ulimit
+import pytest
+from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from scripts import spec as spec_module
 from scripts.engine import creation_arguments
+from scripts.gpu import GpuAccess
 from scripts.host import Identity
 from scripts.settings import ROOT, Settings
 from scripts.spec import ContainerSpec, build_spec, lab_url
 from scripts.state import State
 
 
-def make_spec(environ: dict[str, str] | None = None) -> ContainerSpec:
+def make_spec(environ: dict[str, str] | None = None, *, gpu: GpuAccess | None = None) -> ContainerSpec:
     """A spec for a user 1234 on a machine with four CPUs."""
     environ = {"WORKSPACE": "/w", **(environ or {})}
     return build_spec(
@@ -27,6 +29,7 @@ def make_spec(environ: dict[str, str] | None = None) -> ContainerSpec:
         host_cpus=4,
         nofile=65536,
         environ=environ,
+        gpu=gpu,
     )
 
 
@@ -51,7 +54,7 @@ def test_the_default_spec_as_a_whole() -> None:
         shm_size=2 << 30,
         pids_limit=4096,
         nofile=65536,
-        runtime=None,
+        gpu=None,
     )
     got = make_spec()
     assert got == expected, f"got {got}\nexpected {expected}"
@@ -121,10 +124,38 @@ def test_the_engine_is_asked_for_the_hardened_container() -> None:
         "mem_limit": 4 << 30,
         "nano_cpus": 2_000_000_000,
         "runtime": None,
+        "device_requests": None,
         "restart_policy": {"Name": "unless-stopped"},
         "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "3"}),
     }
     assert got == expected, f"got {got}\nexpected {expected}"
+
+
+@pytest.mark.parametrize(
+    ("access", "runtime", "requests", "environment"),
+    [
+        (GpuAccess("runtime"), "nvidia", None, {"LAB_GPU": "1", "NVIDIA_VISIBLE_DEVICES": "all"}),
+        (GpuAccess("runtime", "0,1"), "nvidia", None, {"LAB_GPU": "1", "NVIDIA_VISIBLE_DEVICES": "0,1"}),
+        (GpuAccess("cdi"), None, [DeviceRequest(driver="cdi", device_ids=["nvidia.com/gpu=all"])], {"LAB_GPU": "1"}),
+        (GpuAccess("cdi", "0,1"), None,
+         [DeviceRequest(driver="cdi", device_ids=["nvidia.com/gpu=0", "nvidia.com/gpu=1"])], {"LAB_GPU": "1"}),
+        (GpuAccess("request"), None,
+         [DeviceRequest(driver="nvidia", count=-1, capabilities=[["gpu", "compute", "utility"]])], {"LAB_GPU": "1"}),
+        (GpuAccess("request", "1"), None,
+         [DeviceRequest(driver="nvidia", device_ids=["1"], capabilities=[["gpu", "compute", "utility"]])],
+         {"LAB_GPU": "1"}),
+    ],
+    ids=["runtime", "runtime, two", "cdi", "cdi, two", "request", "request, one"],
+)  # fmt: skip
+def test_a_gpu_is_asked_for(
+    access: GpuAccess, runtime: str | None, requests: list[DeviceRequest] | None, environment: dict[str, str]
+) -> None:
+    """Each way of access reaches the engine in its own words, and the health check is told to watch."""
+    spec = make_spec(gpu=access)
+    arguments = creation_arguments(spec)
+    got = (arguments["runtime"], arguments["device_requests"], spec.environment)
+    expected = (runtime, requests, {"LAB_IDLE_TIMEOUT": "0", **environment})
+    assert got == expected, f"got {got}, expected {expected}"
 
 
 def test_an_unchanged_spec_has_no_changes() -> None:
