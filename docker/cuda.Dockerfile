@@ -45,7 +45,8 @@ RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv 
 
 # Torch in a layer of its own, above all that the variants share: `cuda13` or `cuda12` from PyPI, whose wheels run on a
 # CPU too, or `cpu` from the CPU index, pinned by version only and looked for nowhere else. The constraints make pip
-# refuse, rather than half-replace, what is installed here.
+# refuse, rather than half-replace, what is installed here. What clusters load at run time goes: it links to MPI, RDMA
+# and UCX, which are not here.
 ARG TORCH=cuda13
 RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,source=build-env.sh,target=/build-env.sh \
@@ -59,6 +60,8 @@ RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv 
          *) from=--require-hashes ;; \
        esac \
     && uv pip install --no-deps $from --compile-bytecode --requirement "/requirements/torch-$TORCH.txt" \
+    && find /opt/venv \( -name "nvshmem_transport_*" -o -name "nvshmem_bootstrap_[ms]*" -o -name "nvshmem_bootstrap_pmix*" \
+       -o -name "libcufile_rdma*" -o -path "*/torch/lib/libgfortran*" \) -delete \
     && uv pip check && uv pip freeze >/opt/venv/constraints.txt \
     && rm -rf /tmp/apt
 

@@ -87,23 +87,22 @@ def machine(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactor
     if not os.environ.get("CI") or os.getuid():
         pytest.skip(reason="registers a runtime in /etc/docker/daemon.json: only with CI=true, as root")
     if "nvidia" in engine.info()["Runtimes"]:
-        pytest.skip(reason="this engine has a real nvidia runtime")
+        skip_unless_ci("this engine has an nvidia runtime already")
     root = tmp_path_factory.mktemp("gpu-machine")
     root.chmod(0o755)
     root.parent.chmod(0o755)
     _furnish(root)
     before = CONFIGURATION.read_text() if CONFIGURATION.exists() else None
-    configuration = json.loads(before or "{}")
-    configuration.setdefault("runtimes", {})["nvidia"] = {"path": str(root / "runtime")}
+    configuration: dict[str, Any] = {"runtimes": {}, **json.loads(before or "{}")}
+    standin = {"nvidia": {"path": str(root / "runtime")}}
     CONFIGURATION.parent.mkdir(exist_ok=True)
-    CONFIGURATION.write_text(json.dumps(configuration))
-    _reload(engine, has=True)
+    _configure(engine, {**configuration, "runtimes": {**configuration["runtimes"], **standin}}, has=True)
     yield Machine(root)
+    _configure(engine, configuration, has=False)
     if before is None:
         CONFIGURATION.unlink()
     else:
         CONFIGURATION.write_text(before)
-    _reload(engine, has=False)
 
 
 def _furnish(root: Path) -> None:
@@ -122,8 +121,9 @@ def _furnish(root: Path) -> None:
     machine.set_mode("ok")
 
 
-def _reload(engine: docker.DockerClient, *, has: bool) -> None:
-    """Have the engine read its configuration again, and wait until it has."""
+def _configure(engine: docker.DockerClient, configuration: dict[str, Any], *, has: bool) -> None:
+    """Have the engine read another configuration, and wait until it has; only a named key is changed by that."""
+    CONFIGURATION.write_text(json.dumps(configuration))
     os.kill(int(Path("/var/run/docker.pid").read_text()), signal.SIGHUP)
     for _ in range(100):
         if ("nvidia" in engine.info()["Runtimes"]) is has:

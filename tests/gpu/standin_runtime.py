@@ -18,7 +18,10 @@ if "create" in sys.argv:
     (HERE / "called.json").write_text(json.dumps(config["process"]))
     mode = (HERE / "mode").read_text()
     if mode == "broken":
-        sys.exit("nvidia-container-cli: initialization error: nvml error: driver not loaded")
+        log = Path(sys.argv[sys.argv.index("--log") + 1])  # where the engine reads a runtime's last words
+        words = "nvidia-container-cli: initialization error: nvml error: driver not loaded"
+        log.write_text(json.dumps({"level": "error", "msg": words, "time": "2026-01-01T00:00:00Z"}) + "\n")
+        sys.exit(1)
     mounts = {HERE: "/standin", HERE / "nvidia-smi": "/usr/bin/nvidia-smi"}
     if mode != "blind":
         mounts[HERE / "torch"] = f"{SITE}/torch"

@@ -26,7 +26,8 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
 losses = []
 for batch in torch.randperm(len(data.train_images)).split(64):
     with torch.autocast("cuda", torch.float16):
-        loss = nn.functional.cross_entropy(model(data.train_images[batch].cuda() / 255), data.train_labels[batch].cuda())
+        scores = model(data.train_images[batch].cuda() / 255)
+        loss = nn.functional.cross_entropy(scores, data.train_labels[batch].cuda())
     optimizer.zero_grad(); loss.backward(); optimizer.step(); losses.append(loss.item())
 print(sum(losses[:5]) > sum(losses[-5:]))
 """

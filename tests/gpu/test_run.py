@@ -47,7 +47,7 @@ def test_a_gpu_machine_gets_its_lab(machine: Machine, gpu_lab: LabProcess) -> No
 
 
 def test_the_runtime_gets_what_it_needs(machine: Machine, gpu_lab: LabProcess) -> None:
-    """The nvidia runtime is called, with the GPUs and the driver's parts in its environment, and still no capability."""
+    """The nvidia runtime is told the GPUs and the driver's parts, and the container still has no capability."""
     machine.run(gpu_lab, "start", "gpu", GPUS="0")
     called = machine.called
     environment = dict(each.split("=", 1) for each in called["env"])
@@ -55,9 +55,8 @@ def test_the_runtime_gets_what_it_needs(machine: Machine, gpu_lab: LabProcess) -
     expected = {"NVIDIA_VISIBLE_DEVICES": "0", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility", "LAB_GPU": "1"}
     assert got == expected, f"got {got}"
     assert not called.get("capabilities", {}).get("bounding"), f"got {called.get('capabilities')}"
-    assert gpu_lab.container.attrs["HostConfig"]["Runtime"] == "nvidia", gpu_lab.container.attrs["HostConfig"][
-        "Runtime"
-    ]
+    runtime = gpu_lab.container.attrs["HostConfig"]["Runtime"]
+    assert runtime == "nvidia", f"got {runtime}"
 
 
 def test_an_older_driver_gets_the_older_torch(machine: Machine, gpu_lab: LabProcess) -> None:
@@ -128,10 +127,8 @@ def test_from_gpu_to_cpu_and_back(machine: Machine, gpu_lab: LabProcess) -> None
     first = machine.run(gpu_lab, "start", "gpu").stdout
     (gpu_lab.workspace / "kept.txt").write_text("kept")
     second = gpu_lab.start()
-    got = (
-        gpu_lab.container.labels["io.github.pytorch-jupyter.variant"],
-        gpu_lab.container.attrs["HostConfig"]["Runtime"],
-    )
+    container = gpu_lab.container
+    got = (container.labels["io.github.pytorch-jupyter.variant"], container.attrs["HostConfig"]["Runtime"])
     assert (got, first.strip() == second) == (("cpu", "runc"), True), f"got {got}, {first} and {second}"
     assert (gpu_lab.workspace / "kept.txt").read_text() == "kept", "work is gone"
 

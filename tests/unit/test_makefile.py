@@ -12,8 +12,8 @@ from scripts.settings import ROOT, Settings
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = sorted(set(re.findall(r"^([a-z][a-z-]+):", MAKEFILE, re.MULTILINE)))
-PROMISED = ["bench", "build", "build-gpu", "clean", "doctor", "help", "lint", "logs", "restart", "run-cpu", "run-gpu", "run-local", "shell",
-            "status", "stop", "test", "test-fast", "token-rotate", "url"]  # fmt: skip
+PROMISED = ["bench", "build", "build-gpu", "clean", "doctor", "help", "lint", "logs", "restart", "run-cpu", "run-gpu",
+            "run-local", "shell", "status", "stop", "test", "test-fast", "token-rotate", "url"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
