@@ -83,7 +83,7 @@ LABEL org.opencontainers.image.title="pytorch-jupyter" \
 USER lab
 WORKDIR /workspace
 EXPOSE 8888
-# /api tells only the version and needs no token.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-IS", "/opt/venv/healthcheck.py"]
+# /api tells only the version and needs no token. Eight GPUs take their driver several seconds.
+HEALTHCHECK --interval=30s --timeout=25s --start-period=60s CMD ["python", "-IS", "/opt/venv/healthcheck.py"]
 ENTRYPOINT ["tini", "-g", "--"]
 CMD ["jupyter-lab"]

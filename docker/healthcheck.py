@@ -18,5 +18,5 @@ except (OSError, http.client.HTTPException) as error:
 if status != 200:
     sys.exit(f"status {status} on port {port}, expected 200")
 # A daemon-reload on the host can take the devices away from a running container.
-if os.environ.get("LAB_GPU") and subprocess.run(["nvidia-smi", "-L"], check=False, timeout=20).returncode:
+if os.environ.get("LAB_GPU") and subprocess.run(["nvidia-smi", "-L"], check=False).returncode:
     sys.exit("the GPU is lost: make restart gives it back")
