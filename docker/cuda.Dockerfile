@@ -45,8 +45,7 @@ RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv 
 
 # Torch in a layer of its own, above all that the variants share: `cuda13` or `cuda12` from PyPI, whose wheels run on a
 # CPU too, or `cpu` from the CPU index, pinned by version only and looked for nowhere else. The constraints make pip
-# refuse, rather than half-replace, what is installed here. What clusters load at run time goes: it links to MPI, RDMA
-# and UCX, which are not here.
+# refuse, rather than half-replace, what is installed here. What only clusters load (MPI, RDMA, UCX) goes.
 ARG TORCH=cuda13
 RUN --mount=type=bind,from=tools,source=/opt/uv/bin/uv,target=/usr/local/bin/uv \
     --mount=type=bind,source=build-env.sh,target=/build-env.sh \
