@@ -22,6 +22,7 @@ from scripts.settings import ROOT, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from scripts.gpu import GpuFacts
     from scripts.lab import Lab
 
 LEAST_FREE = 2 << 30
@@ -39,7 +40,8 @@ class Finding:
 
 def main() -> int:
     """Print every finding; the exit code is 1 when something is wrong."""
-    findings = [*machine(), *lab_findings()]
+    gpu = gpu_probe.look_at_host()  # once: with eight GPUs the driver takes its time
+    findings = [*machine(gpu), *lab_findings(gpu)]
     for each in findings:
         print(f"{'wrong' if each.remedy else 'ok':<6} {each.subject:<11} {each.found}")
         if each.remedy:
@@ -47,14 +49,14 @@ def main() -> int:
     return 1 if any(each.remedy for each in findings) else 0
 
 
-def machine() -> list[Finding]:
-    """What needs no tools: machine, Python, settings, engine, builder, disk, token."""
+def machine(gpu: GpuFacts) -> list[Finding]:
+    """What needs no tools: machine, Python, settings, engine, builder, GPU, disk, token."""
     try:
         chosen = Settings.load(os.environ)
     except LabError as error:
         return [Finding("settings", error.message, error.hint)]
     checks: list[Callable[[], Finding]] = [_system, _python, lambda: _engine(chosen), _client]
-    checks += [lambda: _gpu(chosen), lambda: _disk(chosen), lambda: _token(chosen)]
+    checks += [lambda: _gpu(gpu, chosen), lambda: _disk(chosen), lambda: _token(chosen)]
     return [check() for check in checks]
 
 
@@ -97,13 +99,12 @@ def _client() -> Finding:
         return Finding("builder", error.message, error.hint)
 
 
-def _gpu(chosen: Settings) -> Finding:
+def _gpu(facts: GpuFacts, chosen: Settings) -> Finding:
     """A machine without an NVIDIA GPU is well; one whose GPU cannot be used is not."""
-    facts = gpu_probe.look_at_host()
-    if not facts.nvidia and not facts.gpus:
+    if not facts.has_nvidia:
         return Finding("gpu", "none of NVIDIA's (make run-cpu is for this machine)")
     try:
-        return Finding("gpu", choose_flavour(facts, chosen)[1].removeprefix("GPU: "))
+        return Finding("gpu", choose_flavour(facts, chosen)[1])
     except LabError as error:
         return Finding("gpu", error.message, error.hint)
 
@@ -113,7 +114,7 @@ def _gpu_access(lab: Lab) -> Finding:
         reason = choose_access(gpu_probe.look_at_engine(lab.engine), lab.settings)[1]
     except LabError as error:
         return Finding("gpu access", error.message, error.hint)
-    return Finding("gpu access", f"{reason.removeprefix('GPU access: ')}{_toolkit_version()}")
+    return Finding("gpu access", f"{reason}{_toolkit_version()}")
 
 
 def _toolkit_version() -> str:
@@ -142,7 +143,7 @@ def _token(chosen: Settings) -> Finding:
     return Finding("token", f"in {place.token_file}, readable by you alone")
 
 
-def lab_findings() -> list[Finding]:
+def lab_findings(gpu: GpuFacts) -> list[Finding]:
     """What needs the tools and a running engine: the sources, the image, the container."""
     if not importlib.util.find_spec("docker.errors") or host.probe_engine().state is not EngineState.RUNNING:
         return []
@@ -159,7 +160,7 @@ def lab_findings() -> list[Finding]:
         return [
             *(Finding("supply", reason) for reason in decision.reasons),
             Finding("image", f"{image.tag_of('cpu')} {words}"),
-            *([_gpu_access(lab)] if gpu_probe.look_at_host().nvidia else []),
+            *([_gpu_access(lab)] if gpu.has_nvidia else []),
             _container(lab),
         ]
     except LabError as error:

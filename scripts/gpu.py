@@ -60,6 +60,11 @@ class GpuFacts:
     gpus: tuple[Gpu, ...] = ()
     distribution: str = ""
 
+    @property
+    def has_nvidia(self) -> bool:
+        """On the bus, or, under WSL, known to the driver alone."""
+        return bool(self.nvidia or self.gpus)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineGpuFacts:
@@ -93,17 +98,17 @@ def choose_flavour(facts: GpuFacts, settings: Settings) -> tuple[Flavour, str]:
     asked = [each for each in FLAVOURS if settings.cuda in {"auto", each.variant.removeprefix("cuda")}]
     fitting = [each for each in asked if not problems[each.variant]]
     if not fitting:
-        raise LabError(problems[asked[-1].variant], hint=_other_way(asked[-1], problems, facts))
+        raise LabError(problems[asked[-1].variant], hint=_other_way(asked[-1], branch, problems, facts))
     flavour = fitting[0]
     names = ", ".join(sorted({each.name for each in gpus}))
     why = " (CUDA)" if settings.cuda != "auto" else ""
     newer = [problems[each.variant] for each in FLAVOURS[: FLAVOURS.index(flavour)] if problems[each.variant]]
     because = f"; {newer[0]}" if newer and not why else ""
-    return flavour, f"GPU: {names}, driver {facts.driver}: {flavour.variant}, {flavour.torch}{why}{because}"
+    return flavour, f"{names}, driver {facts.driver}: {flavour.variant}, {flavour.torch}{why}{because}"
 
 
 def _require_driver(facts: GpuFacts) -> None:
-    if not facts.nvidia and not facts.gpus:
+    if not facts.has_nvidia:
         if facts.amd:
             message = "the GPU on this machine is AMD's; CUDA and make run-gpu need one of NVIDIA's"
             raise LabError(
@@ -166,11 +171,11 @@ def _problem(flavour: Flavour, branch: int, driver: str, gpus: list[Gpu]) -> str
     return ""
 
 
-def _other_way(asked: Flavour, problems: dict[str, str], facts: GpuFacts) -> str:
+def _other_way(asked: Flavour, branch: int, problems: dict[str, str], facts: GpuFacts) -> str:
     other = next((name for name, problem in problems.items() if not problem), None)
     if other:
         return f"make run-gpu CUDA={other.removeprefix('cuda')} fits this machine; without CUDA it is chosen by itself"
-    if "driver" in problems[asked.variant]:
+    if branch < asked.driver:
         return f"{_install_driver(facts)}; until then {ON_A_CPU}"
     return f"no torch on PyPI supports this GPU any more; {ON_A_CPU}"
 
@@ -183,13 +188,11 @@ def choose_access(facts: EngineGpuFacts, settings: Settings) -> tuple[GpuAccess,
 
     """
     if "nvidia" in facts.runtimes:
-        return GpuAccess("runtime", settings.gpus), "GPU access: the engine's nvidia runtime"
+        return GpuAccess("runtime", settings.gpus), "the engine's nvidia runtime"
     if facts.cdi:
-        return GpuAccess("cdi", settings.gpus), "GPU access: CDI (nvidia.com/gpu); the engine has no nvidia runtime"
+        return GpuAccess("cdi", settings.gpus), "CDI (nvidia.com/gpu); the engine has no nvidia runtime"
     if facts.hook:
-        return GpuAccess(
-            "request", settings.gpus
-        ), "GPU access: a device request; the engine has neither nvidia runtime nor CDI"
+        return GpuAccess("request", settings.gpus), "a device request; the engine has neither nvidia runtime nor CDI"
     if facts.toolkit:
         message = "the NVIDIA Container Toolkit is installed, but the engine does not know its nvidia runtime"
         raise LabError(message, hint=f"{REGISTER}; then make run-gpu again")

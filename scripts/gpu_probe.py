@@ -73,15 +73,20 @@ def parse_gpus(query: str, listing: str) -> tuple[Gpu, ...]:
     """Read nvidia-smi's CSV, and the MIG devices from its `-L`, which follow their GPU."""
     parts: dict[str, list[str]] = {}
     owner = ""
-    for line in listing.splitlines():
-        if found := re.search(r"UUID: ((?:GPU|MIG)-[^)]+)\)", line):
-            owner = found[1] if found[1].startswith("GPU") else owner
-            parts.setdefault(owner, []).extend([found[1]] if found[1].startswith("MIG") else [])
-    rows = [[cell.strip() for cell in row] for row in csv.reader(query.splitlines()) if row]
+    for uuid, kind in re.findall(r"UUID: ((GPU|MIG)-[^)]+)\)", listing):
+        if kind == "GPU":
+            owner = uuid
+        else:
+            parts.setdefault(owner, []).append(uuid)
     return tuple(
         Gpu(int(index), uuid, name, _capability(capability), mig == "Enabled", tuple(parts.get(uuid, ())))
-        for index, uuid, name, capability, mig in rows
+        for index, uuid, name, capability, mig in _rows(query)
     )
+
+
+def _rows(text: str) -> list[list[str]]:
+    """The cells of nvidia-smi's CSV."""
+    return [[cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if row]
 
 
 def _capability(text: str) -> tuple[int, int]:
@@ -126,13 +131,11 @@ class Meter:
     utilization: int | None
 
 
-def read_meters(engine: Engine, container: ContainerInfo) -> list[Meter] | None:
-    """Ask nvidia-smi inside the container; None: the container has lost its GPU (or never had one)."""
+def read_meters(engine: Engine, container: ContainerInfo) -> list[Meter]:
+    """Ask nvidia-smi inside the container; empty: the container has lost its GPU (or never had one)."""
     query = "--query-gpu=name,memory.used,memory.total,utilization.gpu"
     code, output = engine.execute(container.id, ["nvidia-smi", query, "--format=csv,noheader,nounits"])
-    rows = [[cell.strip() for cell in row] for row in csv.reader(output.splitlines()) if len(row) == 4]
-    if code or not rows:
-        return None
+    rows = [] if code else [row for row in _rows(output) if len(row) == 4]
     return [
         Meter(name, int(used), int(total), int(busy) if busy.isdigit() else None) for name, used, total, busy in rows
     ]

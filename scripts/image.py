@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VARIANTS = ("cpu", *(each.variant for each in FLAVOURS))
 DOCKER = ROOT / "docker"
 # The image itself, its unpacked layers while building and the wheel cache. Rounded up from a measured build.
-DISK_NEEDED = {supply.CPU_LOCK: 5 << 30, "cuda12": 15 << 30, "cuda13": 15 << 30}
+DISK_NEEDED = {supply.CPU_LOCK: 5 << 30, **{each.variant: 15 << 30 for each in FLAVOURS}}
 
 
 def tag_of(variant: str) -> str:

@@ -117,7 +117,7 @@ def server_environment(settings: Settings, place: State, venv: Path, *, bind: st
     ca = dict.fromkeys(CA_VARIABLES, str(settings.ca_bundle)) if settings.ca_bundle else {}
     return {
         **ca,
-        **lesson_environment(settings, str(settings.cifar10_dir)),
+        **lesson_environment(settings, settings.cifar10_dir),
         "PATH": f"{venv / 'bin'}:{os.environ.get('PATH', '')}",
         "VIRTUAL_ENV": str(venv),
         "LAB_TOKEN_FILE": str(place.token_file),

@@ -69,25 +69,33 @@ def address(text: str) -> str:
         raise ValueError("an IP address such as 127.0.0.1 or 0.0.0.0") from None
 
 
-def name(text: str) -> str:
-    """A container name as the engine accepts it."""
-    if re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,62}", text, re.ASCII):
-        return text
-    raise ValueError("2 to 63 letters, digits, '_', '.' or '-', beginning with a letter or digit")
+def matching(pattern: str, words: str) -> Callable[[str], str]:
+    """Make a parser for text that is taken as it is; `words` say what the pattern admits."""
+
+    def parse(text: str) -> str:
+        if re.fullmatch(pattern, text, re.ASCII):
+            return text
+        raise ValueError(words)
+
+    return parse
 
 
-def hostname(text: str) -> str:
-    """A host name or address as it stands in a URL."""
-    if re.fullmatch(r"[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\]", text, re.ASCII):
-        return text
-    raise ValueError("a host name or an IP address (IPv6 in brackets)")
-
-
-def reference(text: str) -> str:
-    """An image reference: [registry/]name[:tag][@digest]."""
-    if re.fullmatch(r"[a-z0-9][A-Za-z0-9._/:@-]{0,510}", text, re.ASCII):
-        return text
-    raise ValueError("an image reference such as registry.example.com/debian:trixie-slim")
+# A container name as the engine accepts it.
+name = matching(
+    r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,62}",
+    "2 to 63 letters, digits, '_', '.' or '-', beginning with a letter or digit",
+)
+# A host name or address as it stands in a URL.
+hostname = matching(r"[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\]", "a host name or an IP address (IPv6 in brackets)")
+# An image reference: [registry/]name[:tag][@digest].
+reference = matching(
+    r"[a-z0-9][A-Za-z0-9._/:@-]{0,510}", "an image reference such as registry.example.com/debian:trixie-slim"
+)
+# All GPUs, or a list of indexes and UUIDs, in the words of nvidia-smi -L.
+gpus = matching(
+    r"all|(\d{1,3}|(GPU|MIG)-[0-9a-f-]{36})(,(\d{1,3}|(GPU|MIG)-[0-9a-f-]{36}))*",
+    "'all', or indexes and UUIDs such as 0,1 (nvidia-smi -L lists them)",
+)
 
 
 def url(text: str) -> str:
@@ -118,13 +126,6 @@ def readable_folder(text: str) -> Path:
     if path.is_dir() and os.access(path, os.R_OK | os.X_OK):
         return path
     raise ValueError("a folder that exists and can be read")
-
-
-def gpus(text: str) -> str:
-    """All GPUs, or a list of indexes and UUIDs, in the words of nvidia-smi -L."""
-    if re.fullmatch(r"all|(\d{1,3}|(GPU|MIG)-[0-9a-f-]{36})(,(\d{1,3}|(GPU|MIG)-[0-9a-f-]{36}))*", text, re.ASCII):
-        return text
-    raise ValueError("'all', or indexes and UUIDs such as 0,1 (nvidia-smi -L lists them)")
 
 
 def flag(text: str) -> bool:

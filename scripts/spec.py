@@ -11,6 +11,7 @@ from scripts.state import HOME_IN_CONTAINER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from scripts.gpu import GpuAccess
     from scripts.host import Identity
@@ -140,10 +141,10 @@ def _gpu_environment(gpu: GpuAccess | None) -> dict[str, str]:
     return {"LAB_GPU": "1", **visible} if gpu else {}
 
 
-def lesson_environment(settings: Settings, cifar10: str) -> dict[str, str]:
-    """What the first notebook reads: FAST, and where its data is if it is here already."""
+def lesson_environment(settings: Settings, cifar10: str | Path | None) -> dict[str, str]:
+    """What the first notebook reads: FAST, and where the server sees the data that CIFAR10_DIR names."""
     fast = {"FAST": "1"} if settings.fast else {}
-    return {**fast, "CIFAR10_DIR": cifar10} if settings.cifar10_dir else fast
+    return {**fast, "CIFAR10_DIR": str(cifar10)} if settings.cifar10_dir else fast
 
 
 def lab_url(*, host: str, port: int, token: str) -> str:

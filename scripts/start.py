@@ -67,13 +67,13 @@ def _variant(arguments: list[str], settings: Settings) -> str:
         message = "make run-gpu looks at this machine's GPU, but DOCKER_HOST names an engine elsewhere"
         raise LabError(message, hint="run it on that machine, or unset DOCKER_HOST")
     flavour, reason = choose_flavour(gpu_probe.look_at_host(), settings)
-    say(reason)
+    say(f"GPU: {reason}")
     return flavour.variant
 
 
 def _gpu_access(lab: Lab) -> GpuAccess:
     access, reason = choose_access(gpu_probe.look_at_engine(lab.engine), lab.settings)
-    say(reason)
+    say(f"GPU access: {reason}")
     return access
 
 

@@ -75,7 +75,7 @@ def look(lab: Lab) -> Status:
         memory_used=lab.engine.memory_usage(found.id) if running else None,
         memory_limit=spec["memory"],
         image_up_to_date=_up_to_date(lab, found),
-        gpus=(read_meters(lab.engine, found) or []) if running and found.variant != "cpu" else None,
+        gpus=read_meters(lab.engine, found) if running and found.variant != "cpu" else None,
         workspace=mounts.get("/workspace", workspace),
         state_dir=state_dir,
     )

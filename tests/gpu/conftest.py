@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,11 @@ class Machine:
     """The stand-in: its folder, and the verbs on it."""
 
     root: Path
+
+    def heal(self) -> None:
+        """A driver of today, and everything answers."""
+        self.set_driver("580.65.06")
+        self.set_mode("ok")
 
     def set_mode(self, mode: str) -> None:
         """What the runtime and nvidia-smi do from now on."""
@@ -116,9 +122,7 @@ def _furnish(root: Path) -> None:
         (root / program).chmod(0o755)
     (root / "torch").mkdir()
     (root / "torch/__init__.py").write_text(TORCH)
-    machine = Machine(root)
-    machine.set_driver("580.65.06")
-    machine.set_mode("ok")
+    Machine(root).heal()
 
 
 def _configure(engine: docker.DockerClient, configuration: dict[str, Any], *, has: bool) -> None:
@@ -128,7 +132,7 @@ def _configure(engine: docker.DockerClient, configuration: dict[str, Any], *, ha
     for _ in range(100):
         if ("nvidia" in engine.info()["Runtimes"]) is has:
             return
-        subprocess.run(["sleep", "0.1"], check=True)
+        time.sleep(0.1)
     raise AssertionError(f"the engine's nvidia runtime: expected {has}, got {engine.info()['Runtimes']}")
 
 
@@ -152,5 +156,4 @@ def gpu_lab(machine: Machine, new_lab: Callable[[], LabProcess]) -> Iterator[Lab
     lab = new_lab()
     yield lab
     lab.remove()
-    machine.set_mode("ok")
-    machine.set_driver("580.65.06")
+    machine.heal()
