@@ -6,6 +6,10 @@ VENV := .venv/bin/python
 # Fast and silent once the tools are there; doctor works before that, with the system's Python.
 ANY_PYTHON = $(if $(wildcard $(VENV)),$(VENV),$(PYTHON))
 MAKEFLAGS += --no-print-directory
+# Some systems (WSL) set NAME to the machine's name: only the command line names a VM.
+ifeq ($(origin NAME),environment)
+unexport NAME
+endif
 .DEFAULT_GOAL := help
 
 ##@ Use the lab
@@ -29,6 +33,30 @@ restart: .venv/.stamp ## stop and start it
 	@$(VENV) -m scripts.restart
 token-rotate: .venv/.stamp ## replace the token; the old one ends at once
 	@$(VENV) -m scripts.token_rotate
+
+##@ In the cloud (Azure)
+vm-create: .venv/.stamp ## create a VM with the right lab on it, from nothing (SIZE=… REGION=…), print its URL
+	@$(VENV) -m provision.create
+vm-url: .venv/.stamp ## print the URL; opens the way again when your address has changed
+	@$(VENV) -m provision.url
+vm-status: .venv/.stamp ## the VM, since when, its lab, and what goes on costing
+	@$(VENV) -m provision.status
+vm-ssh: .venv/.stamp ## a shell on the VM
+	@$(VENV) -m provision.open_ssh
+vm-tunnel: .venv/.stamp ## its lab at localhost, through SSH, until Ctrl-C
+	@$(VENV) -m provision.tunnel
+vm-logs: .venv/.stamp ## what the VM did and said, first boot included (FOLLOW=1)
+	@$(VENV) -m provision.logs
+vm-sync: .venv/.stamp ## bring this checkout to the VM and run it there
+	@$(VENV) -m provision.sync
+vm-pull: .venv/.stamp ## fetch the VM's workspace into a new folder under pulled/
+	@$(VENV) -m provision.pull
+vm-stop: .venv/.stamp ## deallocate it: only disk and address go on costing
+	@$(VENV) -m provision.stop
+vm-start: .venv/.stamp ## start it again and print the URL
+	@$(VENV) -m provision.start
+vm-delete: .venv/.stamp ## list what will go, ask, and delete it all (YES=1: do not ask)
+	@$(VENV) -m provision.delete
 
 ##@ Look after it
 doctor: ## what was found, what is wrong, what to do; works before anything is installed
@@ -59,4 +87,5 @@ help: ## this page
 .venv/.stamp-dev: uv.lock pyproject.toml
 	@$(PYTHON) scripts/tools.py dev && touch .venv/.stamp
 
+.PHONY: vm-create vm-url vm-status vm-ssh vm-tunnel vm-logs vm-sync vm-pull vm-stop vm-start vm-delete
 .PHONY: run-cpu run-gpu run-local url status logs shell stop restart token-rotate doctor build build-gpu clean test test-fast lint bench lock help

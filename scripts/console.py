@@ -32,14 +32,24 @@ def ask(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"", "y", "yes"}
 
 
-def run(main: Callable[[], int | None]) -> None:
+def confirm(question: str) -> bool:
+    """Ask before something is destroyed: only a typed yes counts; without a terminal the answer is no."""
+    if not sys.stdin.isatty():
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def run(
+    main: Callable[[], int | None], *, interrupted: str = "nothing half-made was kept; the same command starts over"
+) -> None:
     """Exit with main's code; every failure becomes one line and a hint, never a traceback."""
     try:
         sys.exit(main() or 0)
     except LabError as error:
         fail(error.message, error.hint)
     except KeyboardInterrupt:
-        fail("interrupted", "nothing half-made was kept; the same command starts over", code=130)
+        fail("interrupted", interrupted, code=130)
     except BrokenPipeError:
         # The reader (head, less) has gone; Python would complain once more while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

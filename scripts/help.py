@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from provision.settings import VmSettings
 from scripts import settings
 from scripts.console import run
 
@@ -16,7 +17,8 @@ def page(makefile: str) -> str:
             lines += ["", section[1]]
         elif target := re.match(r"([a-z-]+):.*?## (.+)", line):
             lines.append(f"  {target[1]:<16} {target[2]}")
-    return "\n".join([*lines, "", "Settings (make run-cpu PORT=9000, or from the environment)", settings.table()])
+    lines += ["", "Settings (make run-cpu PORT=9000, or from the environment)", settings.table(settings.Settings)]
+    return "\n".join([*lines, "", "Settings of the cloud VM (make vm-create SIZE=…)", settings.table(VmSettings)])
 
 
 def main() -> None:

@@ -17,6 +17,8 @@ from scripts.console import LabError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from typing_extensions import Self
+
 ROOT = Path(__file__).resolve().parent.parent
 UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -153,8 +155,22 @@ def setting(parse: Callable[[str], Any], default: str | None, help_text: str, *a
     return field(metadata={"parse": parse, "default": default, "help": help_text, "also": also})
 
 
+class FromEnvironment:
+    """A dataclass of settings that reads itself from the environment."""
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Self:
+        """Read every setting from the environment; an empty value counts as not set.
+
+        Raises:
+            LabError: a value is not valid; the message names the variable and the value.
+
+        """
+        return cls(**{one.name: _value(one, environ) for one in fields(cls)})  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(FromEnvironment):
     """The validated settings; a field's name in capitals is the variable that sets it. None: not set."""
 
     port: int = setting(port, "8888", "host port of the lab")
@@ -190,16 +206,6 @@ class Settings:
     )
     no_install: bool = setting(flag, "0", "1: never install or start anything on this machine")
 
-    @classmethod
-    def load(cls, environ: Mapping[str, str]) -> Settings:
-        """Read every setting from the environment; an empty value counts as not set.
-
-        Raises:
-            LabError: a value is not valid; the message names the variable and the value.
-
-        """
-        return cls(**{one.name: _value(one, environ) for one in fields(cls)})
-
 
 def _value(one: Field[Any], environ: Mapping[str, str]) -> Any:
     names = (one.name.upper(), *one.metadata["also"])
@@ -216,10 +222,10 @@ def _value(one: Field[Any], environ: Mapping[str, str]) -> Any:
         ) from error
 
 
-def table() -> str:
-    """The settings as `make help` shows them: variable, default, meaning."""
+def table(settings: type[Any]) -> str:
+    """A class's settings as `make help` shows them: variable, default, meaning."""
     rows = []
-    for one in fields(Settings):
+    for one in fields(settings):
         default = one.metadata["default"]
         shown = f" [{default}]" if default and one.name != "workspace" else ""
         rows.append(f"  {one.name.upper():<16} {one.metadata['help']}{shown}")

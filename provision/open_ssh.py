@@ -1,0 +1,24 @@
+"""`make vm-ssh`: a shell on the VM."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+from provision.url import running
+from provision.vm import Cloud
+from scripts.console import run
+
+
+def main() -> None:
+    """Become ssh."""
+    cloud = Cloud.open()
+    argv = cloud.ssh(running(cloud)).argv()
+    if cloud.az.dry_run:
+        print(shlex.join(argv))
+        return
+    os.execvp(argv[0], argv)
+
+
+if __name__ == "__main__":
+    run(main)
