@@ -126,10 +126,14 @@ def failure(argv: list[str], words: str) -> LabError:
 def _essence(words: str) -> str:
     """The one line that says it: the error's message, not the traceback around it."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
-    told = [line for line in lines if re.match(r"(ERROR:|\(\w+\)|Message:)", line)]
-    chosen = next((line for line in told if not line.startswith("ERROR: The command failed with an unexpected")), None)
-    text = chosen or (lines[-1] if lines else "no message")
-    return re.sub(r"^(ERROR:|Message:)\s*", "", text)[:300]
+    for pattern in (
+        r"Message: (.+)",
+        r"(?:.*Error: )?\(\w+\) (.+)",
+        r"ERROR: (?!The command failed with|The content for)(.+)",
+    ):
+        if told := next(filter(None, (re.match(pattern, line) for line in lines)), None):
+            return told[1][:300]
+    return lines[-1][:300] if lines else "no message"
 
 
 def require_usable(az: Az) -> None:

@@ -275,6 +275,7 @@ def _unpack(packed: bytes, draft: Path) -> None:
             for member in members:
                 refuse_escape(member)
                 member.mtime = int(time.time())  # newer than the tools' stamp: make compares them with the lock
+            tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
             tar.extractall(draft / "tree", members)  # noqa: S202 - each member was checked
     except (tarfile.TarError, EOFError, OSError) as error:
         raise BootError(f"the checkout did not arrive whole: {error}", "make vm-sync again") from error
@@ -370,7 +371,7 @@ def state_of(unit: str = UNIT) -> dict[str, str]:
 def follow_until_up(since: float) -> None:
     """Pass on the service's journal until it is up or has failed."""
     journal = subprocess.Popen(
-        ["journalctl", "--unit", UNIT, "--follow", "--output=cat", f"--since=@{since:.6f}"], stdout=2
+        ["journalctl", f"_SYSTEMD_UNIT={UNIT}", "--follow", "--output=cat", f"--since=@{since:.6f}"], stdout=2
     )
     try:
         while state_of()["ActiveState"] in {"activating", "reloading"} and state_of()["SubState"] != "auto-restart":
@@ -463,7 +464,8 @@ def as_user(*argv: str) -> list[str]:
     """The command line that runs a command as the lab's user, with the lab's settings."""
     user = account()
     pairs = [f"{key}={value}" for key, value in lab_environment(read_settings(), user.pw_dir).items()]
-    return ["runuser", "-u", user.pw_name, "--", "env", *pairs, *argv]
+    identity = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups"]
+    return ["setpriv", *identity, "env", *pairs, *argv]
 
 
 def url() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import date, datetime, time, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from provision import cloud_init, preflight, sizes, spec
 from provision.az import require_usable
@@ -41,10 +41,9 @@ def main() -> None:
     group = cloud.group(name)
     vm = cloud.vm(name, group) if group else None
     if not vm:
+        require_region(group, settings.region)
         wanted = plan(cloud, kind, name, name_is_ours=group is not None)
-        az.change(spec.group_argv(wanted), f"resource group {wanted.group}")
-        az.change(spec.vm_argv(wanted), f"creating the VM {name} (a few minutes)")
-        vm = created(cloud, wanted)
+        vm = create(cloud, wanted, group)
     elif vm.power != "running":
         az.change(["vm", "start", *vm.argv], f"starting the VM {name}")
     else:
@@ -52,7 +51,8 @@ def main() -> None:
     cloud.ensure_access(vm)
     limit_bill(cloud, vm)
     url = deliver(cloud, vm)
-    say(f"the lab is ready on {vm.host}; make vm-stop ends the bill for computing. Open:")
+    if not az.dry_run:
+        say(f"the lab is ready on {vm.host}; make vm-stop ends the bill for computing. Open:")
     print(url)
 
 
@@ -103,10 +103,35 @@ def write_custom_data(name: str) -> Path:
     return path
 
 
-def created(cloud: Cloud, wanted: VmSpec) -> Vm:
-    """The VM just made, as Azure now describes it."""
-    group = {"name": wanted.group, "tags": {"port": str(wanted.port)}}
-    vm = cloud.vm(wanted.name, group)
+def require_region(group: dict[str, Any] | None, region: str) -> None:
+    """Go on in the region where an interrupted creation began.
+
+    Raises:
+        LabError: it began elsewhere.
+
+    """
+    if group and group["location"] != region:
+        message = f"a VM of this name was begun in REGION={group['location']}"
+        raise LabError(message, hint=f"REGION={group['location']}, another NAME=, or make vm-delete first")
+
+
+def create(cloud: Cloud, wanted: VmSpec, group: dict[str, Any] | None) -> Vm:
+    """Create group and VM; what Azure refuses leaves nothing behind that was not there before.
+
+    Raises:
+        LabError: Azure refused; in our words.
+
+    """
+    az = cloud.az
+    az.change(spec.group_argv(wanted), f"resource group {wanted.group}")
+    try:
+        az.change(spec.vm_argv(wanted), f"creating the VM {wanted.name} (a few minutes)")
+        vm = cloud.vm(wanted.name, {"name": wanted.group, "tags": {"port": str(wanted.port)}})
+    except LabError as refusal:
+        if not group:
+            say(f"Azure refused: {refusal.message}")
+            az.change(["group", "delete", "--name", wanted.group, "--yes"], "removing what was begun")
+        raise
     if not vm:
         raise LabError(f"Azure made the VM {wanted.name} and does not know it", hint="make vm-create goes on")
     return vm

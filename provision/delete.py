@@ -34,6 +34,8 @@ def main() -> None:
     if not cloud.settings.yes and not cloud.az.dry_run:
         _require_yes(cloud, name)
     cloud.az.change(["group", "delete", "--name", group_of(name), "--yes"], f"deleting {group_of(name)}")
+    if cloud.az.dry_run:
+        return
     shutil.rmtree(memory_of(name), ignore_errors=True)
     say(f"{name} is gone, and with it everything that it cost")
 

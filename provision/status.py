@@ -21,7 +21,8 @@ def main() -> None:
     vm = cloud.existing()
     view = cloud.az.read("vm", "get-instance-view", *vm.argv, assume={})
     lab = _ask_lab(cloud, vm) if vm.power == "running" else None
-    print(page(vm, since(view), lab))
+    if not cloud.az.dry_run:
+        print(page(vm, since(view), lab))
 
 
 def since(view: dict[str, Any]) -> str | None:
@@ -39,7 +40,10 @@ def _ask_lab(cloud: Cloud, vm: Vm) -> dict[str, Any] | None:
         return None
     say("asking the VM …")
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
-    return json.loads(done.stdout) if done.returncode == 0 else None
+    try:
+        return dict(json.loads(done.stdout)) if done.returncode == 0 else None
+    except ValueError:
+        return None  # an older bootstrap, or half an answer
 
 
 def page(vm: Vm, changed: str | None, lab: dict[str, Any] | None) -> str:

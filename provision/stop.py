@@ -14,7 +14,8 @@ def main() -> None:
         say(f"the VM {vm.name} is deallocated already")
         return
     cloud.az.change(["vm", "deallocate", *vm.argv], f"deallocating the VM {vm.name}")
-    say(f"{vm.name} no longer bills for computing; its disk and address do (make vm-delete ends that too)")
+    if not cloud.az.dry_run:
+        say(f"{vm.name} no longer bills for computing; its disk and address do (make vm-delete ends that too)")
 
 
 if __name__ == "__main__":

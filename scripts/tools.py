@@ -19,7 +19,7 @@ from scripts.builder import index_settings
 from scripts.console import LabError, ask, run, say
 from scripts.settings import ROOT, Settings
 
-VENV = ROOT / ".venv"
+VENV = (ROOT / ".venv").resolve()  # on a VM a link: its checkouts share one
 UV = VENV / "bin/uv"  # one of the tools, for make run-local and make lock
 UV_LOCK = ROOT / "docker" / "requirements" / "uv.txt"
 
@@ -29,7 +29,7 @@ def main() -> None:
     groups = sys.argv[1:]
     Settings.load(os.environ)  # a wrong setting is told here, in our words, rather than by pip in its own
     uv = shutil.which("uv") or (str(UV) if os.access(UV, os.X_OK) else None)
-    say(f"installing the tools into {VENV.name}/ …")
+    say("installing the tools into .venv/ …")
     if not uv or not (VENV / "bin/python").exists():
         _make_venv(uv)
     _install(uv or _uv_from_pip(), groups)

@@ -1,0 +1,169 @@
+"""Machines that stand in for a cloud VM: a Debian root file system, booted by systemd-nspawn or under QEMU.
+
+Both get what Azure gives a VM: the account with the caller's key, password-free sudo, and the custom data.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from provision.settings import USER
+from scripts.base import bootstrap_argv
+from scripts.settings import ROOT, Settings
+from tests.conftest import free_port, skip_unless_ci
+
+UID = 1000
+PACKAGES = (
+    "systemd-sysv,udev,dbus,iproute2,ifupdown,isc-dhcp-client,cloud-init,openssh-server,sudo,make,ca-certificates,"
+    "python3-venv,docker.io,iptables,apparmor,linux-image-cloud-amd64,initramfs-tools"
+)
+# What a machine that shares this one's network and engine must not start.
+MASKED = ("docker.socket", "containerd.service", "networking.service", "systemd-networkd.service", "apparmor.service",
+          "ssh.socket", "getty.target", "console-getty.service")  # fmt: skip
+IDLE_ENGINE = (
+    "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
+)
+
+
+def require_root(*programs: str) -> None:
+    """Skip, or fail in CI, where machines cannot be made."""
+    missing = [each for each in programs if not shutil.which(each)]
+    if os.getuid() or missing:
+        skip_unless_ci(f"making machines needs root and {', '.join(missing or programs)}")
+
+
+def build_root(archive: Path) -> None:
+    """Bootstrap the root file system of a Debian VM with its kernel, engine and cloud-init into a tar archive."""
+    command = bootstrap_argv(archive=archive, mirror=Settings.load(os.environ).debian_mirror)
+    done = subprocess.run(
+        [*command[:1], f"--include={PACKAGES}", *command[1:]], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"mmdebstrap failed:\n{done.stderr[-3000:]}"
+
+
+def unpack(archive: Path, root: Path) -> None:
+    """Unpack it; the devices are the booting system's."""
+    root.mkdir()
+    subprocess.run(["tar", "-xf", str(archive), "-C", str(root), "--exclude=./dev/*"], check=True)
+
+
+def download_wheels(folder: Path) -> None:
+    """Fetch the wheels of the host tools for the VM's Python: an air-gapped VM installs from a folder."""
+    python = Path(sys.executable).parent
+    requirements = folder / "requirements.txt"
+    export = [str(python / "uv"), "export", "--quiet", "--frozen", "--no-emit-project", "--no-default-groups"]
+    subprocess.run([*export, f"--output-file={requirements}"], cwd=ROOT, check=True)
+    # The newest Python of the VMs; pip, because uv cannot download. It comes with any venv but ours.
+    subprocess.run([str(python / "uv"), "venv", "--quiet", "--seed", str(folder / "pip")], check=True)
+    pip = [
+        str(folder / "pip/bin/python"),
+        "-m",
+        "pip",
+        "-qq",
+        "--disable-pip-version-check",
+        "download",
+        "--no-deps",
+    ]
+    wanted = ["--only-binary=:all:", "--python-version=3.13", "--platform=manylinux2014_x86_64",
+              "--platform=manylinux_2_28_x86_64", "--platform=manylinux_2_17_x86_64", "--dest", str(folder)]  # fmt: skip
+    for lock in (requirements, ROOT / "docker/requirements/uv.txt"):
+        subprocess.run([*pip, *wanted, "--requirement", str(lock)], check=True)
+    shutil.rmtree(folder / "pip")
+
+
+def give_account(root: Path, home: Path) -> None:
+    """Create the account as Azure's agent does; `home` is its path on the machine."""
+    run_in(root, "useradd", "--uid", str(UID), "--home-dir", str(home), "--shell", "/bin/bash", USER)
+    (root / "etc/sudoers.d/90-azure").write_text(f"{USER} ALL=(ALL) NOPASSWD:ALL\n")
+
+
+def give_key(home: Path, public_key: str) -> None:
+    """Admit a key; `home` is the account's home as this machine sees it."""
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh/authorized_keys").write_text(public_key)
+    for path in (home, home / ".ssh", home / ".ssh/authorized_keys"):
+        os.chown(path, UID, UID)
+    (home / ".ssh").chmod(0o700)
+
+
+def give_seed(root: Path, custom_data: str, *, network: bool) -> None:
+    """Lay the custom data where cloud-init looks for it without a cloud."""
+    seed = root / "var/lib/cloud/seed/nocloud"
+    seed.mkdir(parents=True, exist_ok=True)
+    (seed / "user-data").write_text(custom_data)
+    (root / "etc/hosts").write_text("127.0.0.1 localhost vm\n")
+    (seed / "meta-data").write_text('{"instance-id": "test", "local-hostname": "vm"}')
+    if not network:
+        (seed / "network-config").write_text('{"config": "disabled"}')
+
+
+def run_in(root: Path, *argv: str) -> str:
+    """Run a program of a root file system's own."""
+    done = subprocess.run(["chroot", str(root), *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{argv} failed:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@dataclass
+class Nspawn:
+    """A machine with the real systemd and cloud-init that shares this one's network and Docker engine.
+
+    What the lab mounts lies below `shared`, which has the same path inside and outside: the engine is outside.
+    """
+
+    root: Path
+    shared: Path
+    port: int = field(default_factory=free_port)
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def home(self) -> Path:
+        """The account's home, inside and outside."""
+        return self.shared / "home"
+
+    @property
+    def ssh_options(self) -> str:
+        """What leads ssh to this machine, whatever the host's name."""
+        return f"-o HostName=127.0.0.1 -o Port={self.port}"
+
+    def prepare(self, custom_data: str, public_key: str) -> None:
+        """Make the root file system bootable here, with an account and its custom data."""
+        units = self.root / "etc/systemd/system"
+        for unit in MASKED:
+            (units / unit).symlink_to("/dev/null")
+        (units / "docker.service").write_text(IDLE_ENGINE)
+        run_in(self.root, "groupmod", "--gid", str(Path("/run/docker.sock").stat().st_gid), "--non-unique", "docker")
+        give_account(self.root, self.home)
+        give_key(self.home, public_key)
+        give_seed(self.root, custom_data, network=False)
+        (self.root / "etc/ssh/sshd_config.d/test.conf").write_text(f"Port {self.port}\nListenAddress 127.0.0.1\n")
+        lines = (f"{key}={value}\n" for key, value in self.environment.items())
+        (self.root / "etc/environment").write_text("".join(lines))
+
+    def boot(self) -> None:
+        """Start it."""
+        # This system's control groups are of the first version, which a new systemd only takes when told to.
+        legacy = Path("/sys/fs/cgroup/systemd").exists()
+        words = ["systemd.unified_cgroup_hierarchy=0", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"] if legacy else []
+        argv = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", "--register=no", "--keep-unit",
+                f"--bind={self.shared}", "--bind=/run/docker.sock", "--console=pipe", *words]  # fmt: skip
+        with (self.root.parent / "console.log").open("ab") as log:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+
+    def stop(self) -> None:
+        """Shut it down, as a power button does."""
+        if self.process:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=40)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
