@@ -116,8 +116,8 @@ def lab_environment(settings: dict[str, str], home: str) -> dict[str, str]:
     """What `make run-cpu` gets: the settings, and what must last on the system disk, never on the temporary one."""
     lasting = {"WORKSPACE": f"{home}/workspace", "STATE_DIR": f"{home}/.local/share/pytorch-jupyter", "HOME": home}
     wheels = settings.get("WHEELS")
-    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels, "UV_NO_INDEX": "1", "UV_FIND_LINKS": wheels}
-    return {**lasting, **(offline if wheels else {}), **settings}  # type: ignore[dict-item]
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels} if wheels else {}
+    return {**lasting, **offline, **settings}
 
 
 # The machine: engine, tools, and what an NVIDIA GPU needs.

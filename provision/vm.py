@@ -22,7 +22,7 @@ DEFAULT_PORT = 8888
 INTERRUPTED = "what was begun in the cloud is still there: the same command goes on, make vm-delete removes it"
 # The lab's settings that mean the same on the VM; paths of this machine do not.
 FORWARDED = (
-    "MEMORY", "CPUS", "SHM_SIZE", "CUDA", "GPUS", "FAST", "IDLE_TIMEOUT", "WAIT_TIMEOUT",
+    "CONTAINER", "MEMORY", "CPUS", "SHM_SIZE", "CUDA", "GPUS", "FAST", "IDLE_TIMEOUT", "WAIT_TIMEOUT",
     "IMAGE", "BASE_IMAGE", "TORCH_SOURCE", "TORCH_INDEX_URL", "DEBIAN_MIRROR",
 )  # fmt: skip
 

@@ -75,6 +75,9 @@ def _install(uv: str, groups: list[str]) -> None:
     requirements = VENV / "requirements.txt"
     _run([*export, *selected, f"--output-file={requirements}"], cwd=ROOT)
     python = f"--python={VENV / 'bin/python'}"
+    # pip's own way to say that a folder has the wheels and no index may be asked; uv knows only the option.
+    links = os.environ.get("PIP_FIND_LINKS")
+    folder = ["--no-index", f"--find-links={links}"] if links and os.environ.get("PIP_NO_INDEX") else []
     _run(
         [
             uv,
@@ -83,6 +86,7 @@ def _install(uv: str, groups: list[str]) -> None:
             "--quiet",
             "--compile-bytecode",
             "--require-hashes",
+            *folder,
             python,
             f"--requirement={requirements}",
         ]

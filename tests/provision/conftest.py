@@ -18,7 +18,7 @@ from tests.provision import machines
 from tests.provision.arm import SUBSCRIPTION, TENANT, Azure, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 AZ_VERSION = "2.91.0"
 AZ_VENV = ROOT / ".venv" / "az"  # 730 MB, kept between runs; removed with the tools
@@ -51,11 +51,11 @@ class Laptop:
         """What is behind the API."""
         return self.server.azure
 
-    def run(self, verb: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """Run `make vm-<verb>` as the Makefile does."""
+    def run(self, verb: str, folder: Path = ROOT, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run `make vm-<verb>` as the Makefile does, from the checkout in a folder."""
         return subprocess.run(
             [sys.executable, "-m", f"provision.{verb}"],
-            cwd=ROOT,
+            cwd=folder,
             env={**self.environ, **settings},
             capture_output=True,
             text=True,
@@ -105,17 +105,28 @@ def az_login(az_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     server.server_close()
 
 
-@pytest.fixture
-def laptop(az_login: tuple[Server, dict[str, str]], tmp_path: Path) -> Laptop:
-    """A laptop of the test's own, at an Azure that is empty again."""
+@pytest.fixture(scope="session")
+def laptops(az_login: tuple[Server, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Laptop]:
+    """Make laptops, each at an Azure that is empty again."""
     server, environ = az_login
-    server.azure = Azure()
-    (tmp_path / "bin").mkdir()
-    own = {
-        **environ, "PATH": f"{tmp_path / 'bin'}:{environ['PATH']}", "XDG_DATA_HOME": str(tmp_path / "data"),
-        "NAME": "lab-test", "ADDRESS_URL": "http://127.0.0.1:9", "SUBSCRIPTION": SUBSCRIPTION, "CI": os.environ.get("CI", ""),
-    }  # fmt: skip
-    return Laptop(tmp_path, server, own)
+
+    def make() -> Laptop:
+        server.azure = Azure()
+        home = tmp_path_factory.mktemp("laptop")
+        (home / "bin").mkdir()
+        own = {
+            **environ, "PATH": f"{home / 'bin'}:{environ['PATH']}", "XDG_DATA_HOME": str(home / "data"),
+            "NAME": "lab-test", "ADDRESS_URL": "http://127.0.0.1:9", "SUBSCRIPTION": SUBSCRIPTION,
+        }  # fmt: skip
+        return Laptop(home, server, own)
+
+    return make
+
+
+@pytest.fixture
+def laptop(laptops: Callable[[], Laptop]) -> Laptop:
+    """A laptop of the test's own, at an empty Azure."""
+    return laptops()
 
 
 @pytest.fixture(scope="session")

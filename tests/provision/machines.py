@@ -15,7 +15,9 @@ from pathlib import Path
 
 from provision.settings import USER
 from scripts.base import bootstrap_argv
+from scripts.host import open_files_limit
 from scripts.settings import ROOT, Settings
+from scripts.spec import NOFILE
 from tests.conftest import free_port, skip_unless_ci
 
 UID = 1000
@@ -26,9 +28,7 @@ PACKAGES = (
 # What a machine that shares this one's network and engine must not start.
 MASKED = ("docker.socket", "containerd.service", "networking.service", "systemd-networkd.service", "apparmor.service",
           "ssh.socket", "getty.target", "console-getty.service")  # fmt: skip
-IDLE_ENGINE = (
-    "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
-)
+IDLE_ENGINE = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c 'echo 1 >/run/docker.pid'\n[Install]\nWantedBy=multi-user.target\n"
 
 
 def require_root(*programs: str) -> None:
@@ -120,7 +120,6 @@ class Nspawn:
     root: Path
     shared: Path
     port: int = field(default_factory=free_port)
-    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -144,16 +143,16 @@ class Nspawn:
         give_key(self.home, public_key)
         give_seed(self.root, custom_data, network=False)
         (self.root / "etc/ssh/sshd_config.d/test.conf").write_text(f"Port {self.port}\nListenAddress 127.0.0.1\n")
-        lines = (f"{key}={value}\n" for key, value in self.environment.items())
-        (self.root / "etc/environment").write_text("".join(lines))
 
     def boot(self) -> None:
         """Start it."""
         # This system's control groups are of the first version, which a new systemd only takes when told to.
         legacy = Path("/sys/fs/cgroup/systemd").exists()
         words = ["systemd.unified_cgroup_hierarchy=0", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"] if legacy else []
+        # The engine may start containers with no more open files than it has itself; process 1 there stands for it.
+        limits = [f"--rlimit=RLIMIT_NOFILE={open_files_limit(NOFILE)}", "--drop-capability=CAP_SYS_RESOURCE"]
         argv = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", "--register=no", "--keep-unit",
-                f"--bind={self.shared}", "--bind=/run/docker.sock", "--console=pipe", *words]  # fmt: skip
+                f"--bind={self.shared}", "--bind=/run/docker.sock", "--console=pipe", *limits, *words]  # fmt: skip
         with (self.root.parent / "console.log").open("ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
