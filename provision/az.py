@@ -19,7 +19,7 @@ OLDEST = (2, 60, 0)
 TICK_SECONDS = 15
 INSTALL = "pipx install azure-cli (or https://aka.ms/azcli), then: az login"
 # What az prints when the thing simply is not there.
-ABSENT = r"ResourceGroupNotFound|ResourceNotFound|NotFound\b|was not found|could not be found"
+ABSENT = r"ResourceGroupNotFound|ResourceNotFound|NotFound\b|was not found|could not be found|Can't resolve the version"
 # az's words, ours, and the command that helps; the first that matches.
 FAILURES = (
     (r"az login|AADSTS|ExpiredAuthenticationToken|InvalidAuthenticationToken|No subscription found",

@@ -181,6 +181,7 @@ def _assumed(name: str, settings: VmSettings) -> dict[str, Any]:
 
 
 def _read(found: dict[str, Any], group: dict[str, Any]) -> Vm:
+    disk = (found.get("storageProfile") or {}).get("osDisk") or {}
     return Vm(
         name=found["name"],
         region=found["location"],
@@ -190,7 +191,7 @@ def _read(found: dict[str, Any], group: dict[str, Any]) -> Vm:
         power=(found.get("powerState") or "VM unknown").removeprefix("VM "),
         size=found["hardwareProfile"]["vmSize"],
         spot=found.get("priority") == "Spot",
-        disk_gb=((found.get("storageProfile") or {}).get("osDisk") or {}).get("diskSizeGb"),
+        disk_gb=disk.get("diskSizeGb") or disk.get("diskSizeGB"),  # older az, newer az
         principal=(found.get("identity") or {}).get("principalId"),
     )
 

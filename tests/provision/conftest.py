@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -114,9 +115,12 @@ def laptops(az_login: tuple[Server, dict[str, str]], tmp_path_factory: pytest.Te
         server.azure = Azure()
         home = tmp_path_factory.mktemp("laptop")
         (home / "bin").mkdir()
+        # A login of its own: az remembers a refused one for a minute.
+        shutil.copytree(environ["AZURE_CONFIG_DIR"], home / "azure")
         own = {
             **environ, "PATH": f"{home / 'bin'}:{environ['PATH']}", "XDG_DATA_HOME": str(home / "data"),
             "NAME": "lab-test", "ADDRESS_URL": "http://127.0.0.1:9", "SUBSCRIPTION": SUBSCRIPTION,
+            "AZURE_CONFIG_DIR": str(home / "azure"),
         }  # fmt: skip
         return Laptop(home, server, own)
 
