@@ -87,5 +87,5 @@ help: ## this page
 .venv/.stamp-dev: uv.lock pyproject.toml
 	@$(PYTHON) scripts/tools.py dev && touch .venv/.stamp
 
-.PHONY: vm-create vm-url vm-status vm-ssh vm-tunnel vm-logs vm-sync vm-pull vm-stop vm-start vm-delete
-.PHONY: run-cpu run-gpu run-local url status logs shell stop restart token-rotate doctor build build-gpu clean test test-fast lint bench lock help
+.PHONY: run-cpu run-gpu run-local url status logs shell stop restart token-rotate doctor build build-gpu clean test test-fast lint bench lock help \
+  vm-create vm-url vm-status vm-ssh vm-tunnel vm-logs vm-sync vm-pull vm-stop vm-start vm-delete

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
+import io
 import json
 import os
 import pwd
@@ -267,10 +269,9 @@ def ensure_checkout(packed: bytes, owner: pwd.struct_passwd, home: Path = HOME) 
 
 
 def _unpack(packed: bytes, draft: Path) -> None:
-    archive = draft / "checkout.tar.gz"
-    archive.write_bytes(packed)
     try:
-        with tarfile.open(archive) as tar:
+        # Unpacked as a whole first: its checksum tells an archive that was cut off.
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(packed))) as tar:
             members = tar.getmembers()
             for member in members:
                 refuse_escape(member)

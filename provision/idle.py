@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from datetime import datetime
@@ -91,8 +92,12 @@ def _lab_json(port: int, path: str, token: str) -> Any:
 def _json(request: urllib.request.Request) -> Any:
     """The JSON answer to a request; never through a proxy: all of this is this machine's or Azure's own."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=10) as answer:
-        text = answer.read()
+    try:
+        with opener.open(request, timeout=10) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as refusal:
+        refusal.close()
+        raise
     return json.loads(text) if text.strip() else None
 
 

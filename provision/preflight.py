@@ -89,8 +89,8 @@ def require_quota(az: Az, facts: SizeFacts, settings: VmSettings) -> None:
         used, limit = int(usage["currentValue"]), int(usage["limit"])
         if usage["name"]["value"].lower() in counted and used + facts.cpus > limit:
             raise LabError(
-                f"SIZE={settings.size} needs {facts.cpus} CPUs, and the quota {usage['localName']!r} in REGION={settings.region} "
-                f"has {max(0, limit - used)} left of {limit}",
+                f"SIZE={settings.size} needs {facts.cpus} CPUs, and the quota {usage['localName']!r} "
+                f"in REGION={settings.region} has {max(0, limit - used)} left of {limit}",
                 hint="ask for more at https://aka.ms/azquota (N-series begins at 0), or another SIZE= or REGION=",
             )
 

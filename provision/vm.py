@@ -160,7 +160,7 @@ def explain(rules: list[network.Rule], caller: str | None) -> list[str]:
         )
     elif by_name["lab"].sources == (network.ANYONE,):
         lines.append(
-            "WARNING: the whole internet may open the lab's port, over plain HTTP: who listens on the way reads the token"
+            "WARNING: the whole internet may open the lab's port, over plain HTTP: who listens there reads the token"
         )
     else:
         lines.append(f"the lab's port is open to {', '.join(by_name['lab'].sources)} only")

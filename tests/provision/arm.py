@@ -199,7 +199,7 @@ def check_vm(azure: Azure, vm: dict[str, Any]) -> None:
             )
         limit = azure.quota["lowPriorityCores" if properties.get("priority") == "Spot" else "cores"]
         if azure.used() + cpus > limit:
-            message = f"Operation could not be completed as it results in exceeding approved Total Cores quota. Limit: {limit}"
+            message = f"Operation results in exceeding approved Total Cores quota. Limit: {limit}"
             raise RefusedError(409, "OperationNotAllowed", message)
     check_os(azure, vm)
     check_image(azure, properties)
@@ -333,7 +333,7 @@ def check_rule(azure: Azure, rule: dict[str, Any]) -> None:
 def check_role(azure: Azure, assignment: dict[str, Any]) -> None:
     """A role is assigned by whoever may, to a principal that exists."""
     if not azure.may_assign_roles:
-        message = "The client 'app' does not have authorization to perform action 'Microsoft.Authorization/roleAssignments/write'"
+        message = "The client 'app' does not have authorization to perform action 'roleAssignments/write'"
         raise RefusedError(403, "AuthorizationFailed", message)
     properties = assignment["properties"]
     known = [(vm.get("identity") or {}).get("principalId") for vm in azure.of_type("Microsoft.Compute/virtualMachines")]
@@ -404,7 +404,8 @@ class Handler(BaseHTTPRequestHandler):
         """Begin a long operation: the headers that say where to ask for it."""
         name = uuid.uuid4().hex
         self.server.azure.operations[name] = self.server.azure.polls
-        url = f"{self.server.url}/subscriptions/{SUBSCRIPTION}/providers/Stand.In/locations/eastus/operations/{name}?api-version=1"
+        place = f"{self.server.url}/subscriptions/{SUBSCRIPTION}/providers/Stand.In/locations/eastus"
+        url = f"{place}/operations/{name}?api-version=1"
         return {"Azure-AsyncOperation": url, "Location": url + "&result=1", "Retry-After": "1"}
 
 
@@ -438,8 +439,12 @@ def login_route(handler: Handler, low: str) -> Answer | None:
     url, azure = handler.server.url, handler.server.azure
     if low.endswith("/.well-known/openid-configuration"):
         base = f"{url}/{TENANT}"
-        return 200, {"authorization_endpoint": f"{base}/oauth2/v2.0/authorize", "issuer": f"{base}/v2.0",
-                     "token_endpoint": f"{base}/oauth2/v2.0/token", "device_authorization_endpoint": f"{base}/devicecode"}  # fmt: skip
+        return 200, {
+            "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
+            "issuer": f"{base}/v2.0",
+            "token_endpoint": f"{base}/oauth2/v2.0/token",
+            "device_authorization_endpoint": f"{base}/devicecode",
+        }
     if low.endswith("/oauth2/v2.0/token"):
         if azure.login_expired:
             return 400, {"error": "invalid_grant", "error_description": "AADSTS700082: The refresh token has expired."}
@@ -448,7 +453,7 @@ def login_route(handler: Handler, low: str) -> Answer | None:
     return None
 
 
-def catalogue_route(azure: Azure, low: str, query: dict[str, str]) -> Answer | None:
+def catalogue_route(azure: Azure, low: str, query: dict[str, str]) -> Answer | None:  # noqa: PLR0911 - a table of routes
     """What can be had: subscriptions, sizes, quotas, images, names, roles."""
     mine = {"id": f"/subscriptions/{SUBSCRIPTION}", "subscriptionId": SUBSCRIPTION, "displayName": "Stand-in",
             "tenantId": TENANT, "state": "Enabled"}  # fmt: skip
@@ -463,7 +468,7 @@ def catalogue_route(azure: Azure, low: str, query: dict[str, str]) -> Answer | N
     if low.endswith("/usages"):
         used = azure.used()
         return 200, {"value": [
-            {"name": {"value": key, "localizedValue": f"Total {key}"}, "currentValue": used, "limit": limit, "unit": "Count"}
+            {"name": {"value": key, "localizedValue": f"Total {key}"}, "currentValue": used, "limit": limit}
             for key, limit in azure.quota.items()
         ]}  # fmt: skip
     if low.endswith("/checkdnsnameavailability"):
@@ -491,10 +496,19 @@ def image_route(azure: Azure, low: str) -> Answer | None:
     if not found[4]:
         return 200, [{"location": "eastus", "name": "25.06.18", "id": f"{path}/25.06.18"}]
     generation = azure.images[urn]
-    return 200, {"location": "eastus", "name": "25.06.18", "id": path, "properties": {
-        "hyperVGeneration": generation, "architecture": "x64", "osDiskImage": {"operatingSystem": "Linux", "sizeInGb": 127},
-        "features": [{"name": "SecurityType", "value": "TrustedLaunchSupported"}], "dataDiskImages": [],
-        "imageDeprecationStatus": {"imageState": "Active"}}}  # fmt: skip
+    return 200, {
+        "location": "eastus",
+        "name": "25.06.18",
+        "id": path,
+        "properties": {
+            "hyperVGeneration": generation,
+            "architecture": "x64",
+            "osDiskImage": {"operatingSystem": "Linux", "sizeInGb": 127},
+            "features": [{"name": "SecurityType", "value": "TrustedLaunchSupported"}],
+            "dataDiskImages": [],
+            "imageDeprecationStatus": {"imageState": "Active"},
+        },
+    }
 
 
 def poll(handler: Handler, name: str, *, result: bool) -> Answer:
@@ -614,7 +628,7 @@ def shown(resource: dict[str, Any], azure: Azure | None = None) -> dict[str, Any
         state = answer.pop("power")
         answer["properties"]["vmId"] = str(uuid.uuid5(uuid.NAMESPACE_OID, answer["id"]))
         answer["properties"]["instanceView"] = {"statuses": [
-            {"code": "ProvisioningState/succeeded", "level": "Info", "displayStatus": "Provisioning succeeded", "time": "2026-01-02T03:04:05+00:00"},
+            {"code": "ProvisioningState/succeeded", "level": "Info", "time": "2026-01-02T03:04:05+00:00"},
             {"code": f"PowerState/{state}", "level": "Info", "displayStatus": f"VM {state}"},
         ]}  # fmt: skip
     if azure and answer["type"].lower() == "microsoft.network/networksecuritygroups":

@@ -52,7 +52,9 @@ class Laptop:
         """What is behind the API."""
         return self.server.azure
 
-    def run(self, verb: str, folder: Path = ROOT, **settings: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, verb: str, folder: Path = ROOT, timeout: float = 300, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run `make vm-<verb>` as the Makefile does, from the checkout in a folder."""
         return subprocess.run(
             [sys.executable, "-m", f"provision.{verb}"],
@@ -62,7 +64,7 @@ class Laptop:
             text=True,
             check=False,
             stdin=subprocess.DEVNULL,
-            timeout=300,
+            timeout=timeout,
         )
 
     def az(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -82,15 +84,21 @@ class Laptop:
 
 @pytest.fixture(scope="session")
 def az_login(az_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, dict[str, str]]]:
-    """An az that knows the stand-in's cloud and is logged in there; every step is checked: none may reach the real one."""
+    """An az that is logged in at the stand-in's cloud; each step is checked: none may reach the real one."""
     folder = tmp_path_factory.mktemp("az")
     server = Server(folder)
     environ = {
-        "PATH": f"{az_folder}:{os.environ['PATH']}", "HOME": str(folder), "LANG": "C.UTF-8",
-        "AZURE_CONFIG_DIR": str(folder / "azure"), "REQUESTS_CA_BUNDLE": str(server.ca),
-        "AZURE_CORE_INSTANCE_DISCOVERY": "false", "AZURE_CORE_COLLECT_TELEMETRY": "false",
-        "AZURE_CORE_CHECK_FOR_UPDATES": "false", "AZURE_CORE_LOGIN_EXPERIENCE_V2": "false", "NO_PROXY": "localhost,127.0.0.1",
-    }  # fmt: skip
+        "PATH": f"{az_folder}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "LANG": "C.UTF-8",
+        "AZURE_CONFIG_DIR": str(folder / "azure"),
+        "REQUESTS_CA_BUNDLE": str(server.ca),
+        "AZURE_CORE_INSTANCE_DISCOVERY": "false",
+        "AZURE_CORE_COLLECT_TELEMETRY": "false",
+        "AZURE_CORE_CHECK_FOR_UPDATES": "false",
+        "AZURE_CORE_LOGIN_EXPERIENCE_V2": "false",
+        "NO_PROXY": "localhost,127.0.0.1",
+    }
     endpoints = ("resource-manager", "active-directory", "active-directory-resource-id", "management")
     urls = [word for each in endpoints for word in (f"--endpoint-{each}", server.url)]
     steps = [

@@ -194,13 +194,13 @@ def refuse_images(azure: arm.Azure) -> None:
 @pytest.mark.parametrize(
     ("refuse", "message", "hint"),
     [
-        (refuse_quota, "needs 4 CPUs, and the quota 'Total standardDSv5Family' in REGION=eastus has 3 left of 3", "aka.ms/azquota"),
+        (refuse_quota, "the quota 'Total standardDSv5Family' in REGION=eastus has 3 left of 3", "aka.ms/azquota"),
         (refuse_size, "SIZE=Standard_D4s_v5 is not open to this subscription in REGION=eastus", "another REGION="),
         (refuse_name, "NAME=lab-test is taken by somebody else in REGION=eastus", "make vm-create NAME=lab-test-2"),
         (refuse_login, "az is not logged in, or the login has expired", "az login"),
         (refuse_images, "none of the VM images can be had in REGION=eastus", "IMAGE_URN="),
     ],
-)  # fmt: skip
+)
 def test_what_azure_would_refuse_is_told_before_anything_is_created(
     reachable: Laptop, refuse: Any, message: str, hint: str
 ) -> None:

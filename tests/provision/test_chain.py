@@ -72,7 +72,7 @@ def lab(laptops: Callable[[], Laptop], machine: machines.Nspawn) -> Iterator[tup
     thread.join(timeout=10)
 
 
-def boot_when_created(laptop: Laptop, machine: machines.Nspawn) -> None:
+def boot_when_created(laptop: Laptop, machine: machines.Nspawn | machines.Qemu) -> None:
     """Boot the machine from the custom data as soon as Azure has created the VM."""
     while not laptop.azure.custom_data:
         time.sleep(0.1)
@@ -82,7 +82,7 @@ def boot_when_created(laptop: Laptop, machine: machines.Nspawn) -> None:
     machine.boot()
 
 
-def test_create_leads_to_a_lab_that_answers_with_its_token(lab: tuple[Laptop, str], machine: machines.Nspawn) -> None:
+def test_create_leads_to_a_lab_that_answers_with_its_token(lab: tuple[Laptop, str]) -> None:
     """One command, from nothing: the token in the printed URL opens the lab, and is not in the VM's journal."""
     laptop, printed = lab
     port = laptop.environ["PORT"]
