@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from provision.settings import USER
 from scripts.settings import ROOT
 from tests.conftest import skip_unless_ci
 from tests.provision import machines
@@ -71,9 +72,12 @@ class Laptop:
         """Run az itself."""
         return subprocess.run(["az", *arguments], env=self.environ, capture_output=True, text=True, check=False)
 
-    def refuse_ssh(self) -> None:
-        """Let ssh answer at once that nobody is there."""
-        self.fake("ssh", "echo 'ssh: no route to host' >&2; exit 255")
+    def on_vm(self, line: str) -> str:
+        """Run a shell line on the VM as its user; return what it wrote."""
+        key = Path(self.environ["XDG_DATA_HOME"]) / "pytorch-jupyter/vm/id_ed25519"
+        known = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+        argv = ["ssh", *self.environ["SSH_OPTIONS"].split(), *known, "-i", str(key), f"{USER}@vm", line]
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120).stdout
 
     def fake(self, name: str, script: str) -> None:
         """Put a program of the test's own before the real one."""

@@ -38,6 +38,13 @@ WantedBy=multi-user.target
 """
 
 
+# QEMU's own network, with the address that its DHCP would give: a lease takes an emulated machine long.
+QEMU_NETWORK: dict[str, object] = {
+    "version": 1,
+    "config": [{"type": "physical", "name": "eth0", "subnets": [{"type": "static", "address": "10.0.2.15/24"}]}],
+}
+
+
 def require_root(*programs: str) -> None:
     """Skip, or fail in CI, where machines cannot be made."""
     missing = [each for each in programs if not shutil.which(each)]
@@ -106,15 +113,14 @@ def give_key(home: Path, public_key: str) -> None:
     (home / ".ssh").chmod(0o700)
 
 
-def give_seed(root: Path, custom_data: str, *, network: bool) -> None:
+def give_seed(root: Path, custom_data: str, network: dict[str, object]) -> None:
     """Lay the custom data where cloud-init looks for it without a cloud."""
     seed = root / "var/lib/cloud/seed/nocloud"
     seed.mkdir(parents=True, exist_ok=True)
     (seed / "user-data").write_text(custom_data)
     (root / "etc/hosts").write_text("127.0.0.1 localhost vm\n")
     (seed / "meta-data").write_text('{"instance-id": "test", "local-hostname": "vm"}')
-    if not network:
-        (seed / "network-config").write_text('{"config": "disabled"}')
+    (seed / "network-config").write_text(json.dumps(network))
 
 
 def run_in(root: Path, *argv: str) -> str:
@@ -155,7 +161,7 @@ class Nspawn:
         run_in(self.root, "groupmod", "--gid", str(Path("/run/docker.sock").stat().st_gid), "--non-unique", "docker")
         give_account(self.root, self.home)
         give_key(self.home, public_key)
-        give_seed(self.root, custom_data, network=False)
+        give_seed(self.root, custom_data, {"config": "disabled"})
         (self.root / "etc/ssh/sshd_config.d/test.conf").write_text(f"Port {self.port}\nListenAddress 127.0.0.1\n")
 
     def boot(self) -> None:
@@ -207,7 +213,7 @@ class Qemu:
         """Make the system disk, with an account and its custom data, and the disk with image and wheels."""
         give_account(self.root, self.home)
         give_key(self.root / str(self.home).lstrip("/"), public_key)
-        give_seed(self.root, custom_data, network=True)
+        give_seed(self.root, custom_data, QEMU_NETWORK)
         with (self.root / "etc/fstab").open("a") as table:
             table.write("LABEL=data /data ext4 defaults,nofail 0 2\n")
         make_disk(self.root, "system", "8G")
@@ -224,7 +230,7 @@ class Qemu:
                  for word in ("-drive", f"file={folder / name}.img,format=raw,if=virtio,cache=unsafe")]  # fmt: skip
         argv = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "3072", "-nographic",
                 "-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd.img"),
-                "-append", "root=LABEL=system rw console=ttyS0 quiet apparmor=0", *disks,
+                "-append", "root=LABEL=system rw console=ttyS0 quiet apparmor=0 net.ifnames=0", *disks,
                 "-netdev", f"user,id=net,restrict=on,{forwards}", "-device", "virtio-net-pci,netdev=net"]  # fmt: skip
         with self.console.open("ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)

@@ -198,6 +198,28 @@ def test_the_lab_comes_back_after_a_reboot(lab: tuple[Laptop, str], machine: mac
     assert _status(laptop.environ["PORT"], token)["started"], "the lab does not answer"
 
 
+def test_the_idle_watch_looks_at_the_lab(lab: tuple[Laptop, str]) -> None:
+    """The timer is on, and its service finds the lab with the VM's own settings and says what it decides."""
+    laptop, _ = lab
+    assert laptop.on_vm("systemctl is-active pytorch-jupyter-idle.timer") == "active\n", "the timer is off"
+    laptop.on_vm("sudo systemctl start pytorch-jupyter-idle.service")
+    journal = laptop.run("logs").stdout
+    assert re.search(r"idle: idle for \d+ of 60 minutes", journal), f"got:\n{journal[-2000:]}"
+
+
+def test_a_clone_on_any_vm_needs_one_command(lab: tuple[Laptop, str], machine: machines.Nspawn) -> None:
+    """`sudo python3 provision/bootstrap.py here` runs the clone that it is in, and prints the same lab's URL."""
+    laptop, printed = lab
+    clone = machine.shared / "clone"
+    clone.mkdir()
+    subprocess.run(["tar", "-xz", "-C", str(clone)], input=payload.archive(ROOT), check=True)
+    subprocess.run(["chown", "-R", f"{machines.UID}:{machines.UID}", str(clone)], check=True)
+    url = laptop.on_vm(f"cd {clone} && sudo python3 provision/bootstrap.py here URL_HOST=vm.example.com")
+    expected = printed.replace("lab-test.eastus.cloudapp.azure.com", "vm.example.com")
+    assert url == expected, f"expected {expected!r}, got {url!r}"
+    assert laptop.on_vm("readlink /opt/pytorch-jupyter/checkout").strip() == str(clone)
+
+
 def _status(port: str, token: str) -> dict[str, object]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/api/status", headers={"Authorization": f"token {token}"})
     with urllib.request.urlopen(request, timeout=10) as answer:

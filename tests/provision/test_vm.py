@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
@@ -17,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provision.settings import USER
 from tests.provision import machines
 from tests.provision.test_chain import boot_when_created
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
 
     import docker
@@ -85,15 +84,15 @@ def test_a_vm_from_first_boot_through_reboot_and_kill(laptop: Laptop, vm: machin
     assert ask(vm, token, "/api/status")["kernels"] == 0
     ask(vm, token, "/api/contents/work.txt", save="saved before the reboot")
 
-    booted = on_vm(laptop, vm, "cat /proc/sys/kernel/random/boot_id")
-    on_vm(laptop, vm, "sudo systemctl reboot")
+    booted = laptop.on_vm("cat /proc/sys/kernel/random/boot_id")
+    laptop.on_vm("sudo systemctl reboot")
     again = laptop.run("start", timeout=900)
     assert again.stdout == created.stdout, f"expected the same URL, got {again.stdout!r}\n{again.stderr[-3000:]}"
-    assert on_vm(laptop, vm, "cat /proc/sys/kernel/random/boot_id") != booted, "it did not reboot"
+    assert laptop.on_vm("cat /proc/sys/kernel/random/boot_id") != booted, "it did not reboot"
     assert ask(vm, token, "/api/contents/work.txt")["content"] == "saved before the reboot"
 
     kill = "sudo kill -9 $(sudo docker inspect --format '{{.State.Pid}}' pytorch-jupyter)"
-    on_vm(laptop, vm, kill)
+    laptop.on_vm(kill)
     wait_for(lambda: ask(vm, token, "/api/status"), seconds=300)
     assert ask(vm, token, "/api/contents/work.txt")["content"] == "saved before the reboot"
 
@@ -102,11 +101,3 @@ def make(laptop: Laptop, vm: machines.Qemu) -> subprocess.CompletedProcess[str]:
     """Run vm-create, booting the VM as soon as Azure has it."""
     threading.Thread(target=boot_when_created, args=(laptop, vm), daemon=True).start()
     return laptop.run("create", timeout=1200)
-
-
-def on_vm(laptop: Laptop, vm: machines.Qemu, command: str) -> str:
-    """Run a shell line on the VM as its user."""
-    key = Path(laptop.environ["XDG_DATA_HOME"]) / "pytorch-jupyter/vm/id_ed25519"
-    known = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-    argv = ["ssh", *vm.ssh_options.split(), *known, "-i", str(key), f"{USER}@vm", command]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120).stdout
