@@ -1,11 +1,10 @@
-"""Machines that stand in for a cloud VM: a Debian root file system, booted by systemd-nspawn or under QEMU.
+"""Machines that stand in for a cloud VM: a Debian root file system, booted by systemd-nspawn.
 
-Both get what Azure gives a VM: the account with the caller's key, password-free sudo, and the custom data.
+They get what Azure gives a VM: the account with the caller's key, password-free sudo, and the custom data.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -24,7 +23,7 @@ from tests.conftest import free_port, skip_unless_ci
 UID = 1000
 PACKAGES = (
     "systemd-sysv,udev,dbus,iproute2,ifupdown,isc-dhcp-client,cloud-init,openssh-server,sudo,make,ca-certificates,"
-    "python3-venv,docker.io,iptables,apparmor,linux-image-cloud-amd64,initramfs-tools"
+    "python3-venv,docker.io,iptables"
 )
 # What a machine that shares this one's network and engine must not start.
 MASKED = ("docker.socket", "containerd.service", "networking.service", "systemd-networkd.service", "apparmor.service",
@@ -36,13 +35,6 @@ ExecStart=/bin/sh -c 'echo 1 >/run/docker.pid'
 [Install]
 WantedBy=multi-user.target
 """
-
-
-# QEMU's own network, with the address that its DHCP would give: a lease takes an emulated machine long.
-QEMU_NETWORK: dict[str, object] = {
-    "version": 1,
-    "config": [{"type": "physical", "name": "eth0", "subnets": [{"type": "static", "address": "10.0.2.15/24"}]}],
-}
 
 
 def require_root(*programs: str) -> None:
@@ -113,14 +105,14 @@ def give_key(home: Path, public_key: str) -> None:
     (home / ".ssh").chmod(0o700)
 
 
-def give_seed(root: Path, custom_data: str, network: dict[str, object]) -> None:
+def give_seed(root: Path, custom_data: str) -> None:
     """Lay the custom data where cloud-init looks for it without a cloud."""
     seed = root / "var/lib/cloud/seed/nocloud"
     seed.mkdir(parents=True, exist_ok=True)
     (seed / "user-data").write_text(custom_data)
     (root / "etc/hosts").write_text("127.0.0.1 localhost vm\n")
     (seed / "meta-data").write_text('{"instance-id": "test", "local-hostname": "vm"}')
-    (seed / "network-config").write_text(json.dumps(network))
+    (seed / "network-config").write_text('{"config": "disabled"}')
 
 
 def run_in(root: Path, *argv: str) -> str:
@@ -161,7 +153,7 @@ class Nspawn:
         run_in(self.root, "groupmod", "--gid", str(Path("/run/docker.sock").stat().st_gid), "--non-unique", "docker")
         give_account(self.root, self.home)
         give_key(self.home, public_key)
-        give_seed(self.root, custom_data, {"config": "disabled"})
+        give_seed(self.root, custom_data)
         (self.root / "etc/ssh/sshd_config.d/test.conf").write_text(f"Port {self.port}\nListenAddress 127.0.0.1\n")
 
     def boot(self) -> None:
@@ -186,85 +178,3 @@ class Nspawn:
                 self.process.kill()
                 self.process.wait()
             self.process = None
-
-
-@dataclass
-class Qemu:
-    """A VM with a kernel, a disk and an engine of its own, emulated, without any way out of its network."""
-
-    root: Path
-    data: Path
-    port: int = field(default_factory=free_port)
-    lab_port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-    home = Path("/home") / USER
-
-    @property
-    def ssh_options(self) -> str:
-        """What leads ssh to this machine, whatever the host's name."""
-        return f"-o HostName=127.0.0.1 -o Port={self.port}"
-
-    @property
-    def console(self) -> Path:
-        """What the machine wrote to its serial console."""
-        return self.root.parent / "console.log"
-
-    def prepare(self, custom_data: str, public_key: str) -> None:
-        """Make the system disk, with an account and its custom data, and the disk with image and wheels."""
-        give_account(self.root, self.home)
-        give_key(self.root / str(self.home).lstrip("/"), public_key)
-        give_seed(self.root, custom_data, QEMU_NETWORK)
-        with (self.root / "etc/fstab").open("a") as table:
-            table.write("LABEL=data /data ext4 defaults,nofail 0 2\n")
-        make_disk(self.root, "system", "8G")
-        make_disk(self.data, "data", "4G")
-        for name in ("vmlinuz", "initrd.img"):
-            shutil.copy(next((self.root / "boot").glob(f"{name}-*")), self.root.parent / name)
-        shutil.rmtree(self.root)
-
-    def boot(self) -> None:
-        """Start it; a reboot inside is one here too."""
-        folder = self.root.parent
-        forwards = f"hostfwd=tcp:127.0.0.1:{self.port}-:22,hostfwd=tcp:127.0.0.1:{self.lab_port}-:8888"
-        disks = [word for name in ("root", "data")
-                 for word in ("-drive", f"file={folder / name}.img,format=raw,if=virtio,cache=unsafe")]  # fmt: skip
-        argv = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "3072", "-nographic",
-                "-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd.img"),
-                "-append", "root=LABEL=system rw console=ttyS0 quiet apparmor=0 net.ifnames=0", *disks,
-                "-netdev", f"user,id=net,restrict=on,{forwards}", "-device", "virtio-net-pci,netdev=net"]  # fmt: skip
-        with self.console.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-
-    def stop(self) -> None:
-        """Pull the plug."""
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-
-
-def make_disk(folder: Path, label: str, size: str) -> None:
-    """Make an ext4 disk image `<folder>.img` with a folder's files."""
-    image = folder.with_suffix(".img")
-    argv = ["mke2fs", "-q", "-t", "ext4", "-L", label, "-d", str(folder), str(image), size]
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
-
-
-def save_without_torch(image: str, name: str, archive: Path) -> None:
-    """Save an image of the server alone, a tenth of the size, that an emulated machine can load."""
-    config = json.loads(subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=True).stdout)
-    settings = config[0]["Config"]
-    changes = [f"ENV {each.replace('=', '=' + chr(34), 1)}{chr(34)}" for each in settings["Env"]]
-    changes += [f"USER {settings['User']}", f"WORKDIR {settings['WorkingDir']}"]
-    changes += [f"ENTRYPOINT {json.dumps(settings['Entrypoint'])}", f"CMD {json.dumps(settings['Cmd'])}"]
-    site = "opt/venv/lib/python3.13/site-packages"
-    heavy = [
-        f"--exclude=./{site}/{each}"
-        for each in ("torch", "nvidia", "triton", "torchvision*", "sklearn", "scipy", "pandas")
-    ]
-    pack = ["docker", "run", "--rm", "--user", "0", "--network", "none", "--entrypoint", "tar", image, "-C", "/",
-            "--exclude=./proc", "--exclude=./sys", "--exclude=./dev", *heavy, "-cf", "-", "."]  # fmt: skip
-    load = ["docker", "import", *(word for each in changes for word in ("--change", each)), "-", name]
-    with subprocess.Popen(pack, stdout=subprocess.PIPE) as packing:
-        subprocess.run(load, stdin=packing.stdout, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["docker", "save", "--output", str(archive), name], check=True)
-    subprocess.run(["docker", "image", "rm", name], check=True, stdout=subprocess.DEVNULL)

@@ -72,7 +72,7 @@ def lab(laptops: Callable[[], Laptop], machine: machines.Nspawn) -> Iterator[tup
     thread.join(timeout=10)
 
 
-def boot_when_created(laptop: Laptop, machine: machines.Nspawn | machines.Qemu) -> None:
+def boot_when_created(laptop: Laptop, machine: machines.Nspawn) -> None:
     """Boot the machine from the custom data as soon as Azure has created the VM."""
     while not laptop.azure.custom_data:
         time.sleep(0.1)
