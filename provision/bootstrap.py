@@ -45,6 +45,8 @@ OS_RELEASE = Path("/etc/os-release")
 TOOLKIT = "https://nvidia.github.io/libnvidia-container"
 TOOLKIT_KEY = Path("/etc/apt/keyrings/nvidia-container-toolkit.asc")
 TOOLKIT_LIST = Path("/etc/apt/sources.list.d/nvidia-container-toolkit.list")
+# Debian 13 has the client in a package of its own, and newer clients cannot build without buildx.
+OPTIONAL = ("docker-cli", "docker-buildx")
 AGAIN = "mend it, then: sudo systemctl restart pytorch-jupyter; make vm-logs FOLLOW=1"
 
 
@@ -126,24 +128,22 @@ def lab_environment(settings: dict[str, str], home: str) -> dict[str, str]:
 
 
 def apt_install(*packages: str) -> None:
-    """Install Debian packages, waiting for another apt (the image's own upgrades) to finish."""
+    """Install Debian packages, waiting for another apt (the image's own upgrades) to finish; optional ones if known."""
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     wait = ("-o", "DPkg::Lock::Timeout=600")
     # A first boot that was cut off leaves packages half installed; this ends their configuration.
     run("dpkg", "--configure", "-a")
     run("apt-get", *wait, "update", "-q")
-    run("apt-get", *wait, "install", "-qy", "--no-install-recommends", *packages)
+    # Only after the update: a new machine has no lists yet, and would know nothing.
+    there = [each for each in packages if each not in OPTIONAL or output("apt-cache", "show", each)]
+    run("apt-get", *wait, "install", "-qy", "--no-install-recommends", *there)
 
 
 def missing_packages() -> list[str]:
     """The Debian packages that the lab's own commands need and this machine lacks."""
     packages = []
     if not shutil.which("dockerd"):
-        packages += [
-            "docker.io",
-            "iptables",
-            *(["docker-buildx"] if output("apt-cache", "show", "docker-buildx") else []),
-        ]
+        packages += ["docker.io", "iptables", *OPTIONAL]
     packages += [] if shutil.which("make") else ["make"]
     venv = subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True, check=False)
     return packages + (["python3-venv"] if venv.returncode else [])

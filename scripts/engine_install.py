@@ -66,21 +66,14 @@ def _require_change_allowed(probe: EngineProbe, *, no_install: bool) -> None:
 
 def _install_engine() -> None:
     say("installing the Docker engine (docker.io) …")
-    packages = ["docker.io", "iptables"]
-    if _package_known("docker-buildx"):
-        packages.append("docker-buildx")  # newer clients cannot build without it; older ones need none
-    host.apt_install(packages)
+    # Debian 13 has the client in a package of its own, and newer clients cannot build without buildx.
+    host.apt_install(["docker.io", "iptables"], if_known=("docker-cli", "docker-buildx"))
     if os.getuid() != 0:
         user = pwd.getpwuid(os.getuid()).pw_name
         command = host.as_root(["usermod", "-aG", "docker", user])
         host.run_visibly(
             command, failure=f"could not add {user} to the group docker", hint="sudo usermod -aG docker $USER"
         )
-
-
-def _package_known(package: str) -> bool:
-    found = subprocess.run(["apt-cache", "show", package], capture_output=True, check=False)
-    return found.returncode == 0
 
 
 def _start_engine() -> None:

@@ -179,18 +179,28 @@ def run_visibly(argv: list[str], *, failure: str, hint: str) -> None:
         raise LabError(failure, hint=hint)
 
 
-def apt_install(packages: list[str]) -> None:
-    """Install Debian packages without questions, refreshing the lists first.
+def apt_install(packages: list[str], *, if_known: tuple[str, ...] = ()) -> None:
+    """Install Debian packages without questions, refreshing the lists first, and those of `if_known` that exist here.
 
     Raises:
         LabError: apt failed; its own words stand above the message.
 
     """
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    _apt("update", "-q", wanted=packages)
+    # Only now: a new machine has no lists yet, and would know nothing.
+    known = [each for each in if_known if _package_known(each)]
+    _apt("install", "-qy", "--no-install-recommends", *packages, *known, wanted=packages)
+
+
+def _apt(*arguments: str, wanted: list[str]) -> None:
     hint = (
         "see apt's message above; mend it (network, proxy, disk, another apt at work?) and run the same command again"
     )
-    wait = ["-o", "DPkg::Lock::Timeout=300"]
-    for arguments in (["update", "-q"], ["install", "-qy", "--no-install-recommends", *packages]):
-        command = as_root(["apt-get", *wait, *arguments], environ=quiet)
-        run_visibly(command, failure=f"apt-get could not install {' '.join(packages)}", hint=hint)
+    command = as_root(
+        ["apt-get", "-o", "DPkg::Lock::Timeout=300", *arguments], environ={"DEBIAN_FRONTEND": "noninteractive"}
+    )
+    run_visibly(command, failure=f"apt-get could not install {' '.join(wanted)}", hint=hint)
+
+
+def _package_known(package: str) -> bool:
+    return subprocess.run(["apt-cache", "show", package], capture_output=True, check=False).returncode == 0

@@ -44,6 +44,8 @@ CONTAINER = f"pytorch-jupyter-vm-{os.getpid()}"
 def machine(vm_root: Path, wheels: Path, engine: docker.DockerClient) -> Iterator[machines.Nspawn]:
     """A machine that is not booted yet; its lab's container goes with it."""
     assert engine
+    # The machine runs the image that is here: it has no docker command of its own to build one with.
+    subprocess.run([sys.executable, "-m", "scripts.build", "cpu"], cwd=ROOT, check=True, capture_output=True)
     folder = Path(tempfile.mkdtemp(prefix="pytorch-jupyter-vm-"))
     folder.chmod(0o755)
     (folder / "shared").mkdir()

@@ -128,7 +128,7 @@ def test_a_no_on_the_terminal_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(host, "is_debian", lambda: True)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(engine_install, "ask", lambda _question: False)
-    monkeypatch.setattr(host, "apt_install", lambda _packages: pytest.fail("installed although the answer was no"))
+    monkeypatch.setattr(host, "apt_install", lambda _packages, **_: pytest.fail("installed although the answer was no"))
     with pytest.raises(LabError, match="not installed"):
         engine_install.ensure_engine(no_install=False)
 
