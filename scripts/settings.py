@@ -111,7 +111,11 @@ def folder(text: str) -> Path:
     """A path, made absolute; a newline or NUL cannot be mounted."""
     if re.search(r"[\0\n\r]", text):
         raise ValueError("a path without line breaks")
-    return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - keeps symbolic links as the user wrote them
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("a path; what follows '~' must be a user of this machine") from None
+    return Path(os.path.abspath(path))  # noqa: PTH100 - keeps symbolic links as the user wrote them
 
 
 def readable_file(text: str) -> Path:
