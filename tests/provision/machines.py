@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from provision.settings import USER
+from scripts import host
 from scripts.base import bootstrap_argv
-from scripts.host import open_files_limit
 from scripts.settings import ROOT, Settings
 from scripts.spec import NOFILE
 from tests.conftest import free_port, skip_unless_ci
@@ -39,7 +39,7 @@ WantedBy=multi-user.target
 
 def require_root(*programs: str) -> None:
     """Skip, or fail in CI, where machines cannot be made."""
-    missing = [each for each in programs if not shutil.which(each)]
+    missing = [each for each in programs if not host.find_program(each)]
     if os.getuid() or missing:
         skip_unless_ci(f"making machines needs root and {', '.join(missing or programs)}")
 
@@ -117,7 +117,8 @@ def give_seed(root: Path, custom_data: str) -> None:
 
 def run_in(root: Path, *argv: str) -> str:
     """Run a program of a root file system's own."""
-    done = subprocess.run(["chroot", str(root), *argv], capture_output=True, text=True, check=False)
+    environ = {**os.environ, "PATH": host.SYSTEM_PATH}  # this one's PATH may lack the folders of system programs
+    done = subprocess.run(["chroot", str(root), *argv], capture_output=True, text=True, check=False, env=environ)
     assert done.returncode == 0, f"{argv} failed:\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -162,7 +163,7 @@ class Nspawn:
         legacy = Path("/sys/fs/cgroup/systemd").exists()
         words = ["systemd.unified_cgroup_hierarchy=0", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"] if legacy else []
         # The engine may start containers with no more open files than it has itself; process 1 there stands for it.
-        limits = [f"--rlimit=RLIMIT_NOFILE={open_files_limit(NOFILE)}", "--drop-capability=CAP_SYS_RESOURCE"]
+        limits = [f"--rlimit=RLIMIT_NOFILE={host.open_files_limit(NOFILE)}", "--drop-capability=CAP_SYS_RESOURCE"]
         argv = ["systemd-nspawn", "--quiet", "--boot", f"--directory={self.root}", "--register=no", "--keep-unit",
                 f"--bind={self.shared}", "--bind=/run/docker.sock", "--console=pipe", *limits, *words]  # fmt: skip
         with (self.root.parent / "console.log").open("ab") as log:
