@@ -69,10 +69,10 @@ class Az:
         except AbsentError:
             return None
 
-    def change(self, arguments: list[str], doing: str, *, assume: Any = None) -> Any:
+    def change(self, arguments: list[str], doing: str) -> None:
         """Run a command that changes something, saying what, and every so often that it goes on."""
         say(f"{doing} …")
-        return self._run(arguments, assume, doing=doing)
+        self._run(arguments, None, doing=doing)
 
     def _run(self, arguments: list[str], assume: Any, *, doing: str | None = None) -> Any:
         where = ["--subscription", self.subscription] if self.subscription else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 
 from provision.url import running
 from provision.vm import Cloud
@@ -15,10 +14,7 @@ def main() -> None:
     cloud = Cloud.open()
     follow = ["--follow"] if os.environ.get("FOLLOW") not in {None, "", "0"} else []
     argv = cloud.ssh(running(cloud)).bootstrap("logs", *follow)
-    if cloud.az.dry_run:
-        print(shlex.join(argv))
-        return
-    os.execvp(argv[0], argv)
+    cloud.become(argv)
 
 
 if __name__ == "__main__":

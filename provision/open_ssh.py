@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-
 from provision.url import running
 from provision.vm import Cloud
 from scripts.console import run
@@ -14,10 +11,7 @@ def main() -> None:
     """Become ssh."""
     cloud = Cloud.open()
     argv = cloud.ssh(running(cloud)).argv()
-    if cloud.az.dry_run:
-        print(shlex.join(argv))
-        return
-    os.execvp(argv[0], argv)
+    cloud.become(argv)
 
 
 if __name__ == "__main__":

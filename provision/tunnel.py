@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import urllib.parse
 
 from provision.url import fetch, running
@@ -25,10 +24,7 @@ def main() -> None:
     argv = cloud.ssh(vm).argv(options=forward)
     say("the tunnel stays open until Ctrl-C; open:")
     print(url._replace(netloc=f"localhost:{here}").geturl(), flush=True)
-    if cloud.az.dry_run:
-        print(shlex.join(argv))
-        return
-    os.execvp(argv[0], argv)
+    cloud.become(argv)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,13 @@ class Cloud:
         memory = memory_of(vm.name)
         memory.mkdir(parents=True, exist_ok=True)
         return Ssh(vm.host, ensure_key(self.settings.ssh_key, keys()), memory, self.settings.ssh_options)
+
+    def become(self, argv: list[str]) -> None:
+        """Let a command line take this process's place; a dry run prints it."""
+        if self.az.dry_run:
+            print(shlex.join(argv))
+            return
+        os.execvp(argv[0], argv)
 
 
 def explain(rules: list[network.Rule], caller: str | None) -> list[str]:

@@ -45,7 +45,7 @@ def require_root(*programs: str) -> None:
 
 
 def build_root(archive: Path) -> None:
-    """Bootstrap the root file system of a Debian VM with its kernel, engine and cloud-init into a tar archive."""
+    """Bootstrap the root file system of a Debian VM with its engine and cloud-init into a tar archive."""
     command = bootstrap_argv(archive=archive, mirror=Settings.load(os.environ).debian_mirror)
     done = subprocess.run(
         [*command[:1], f"--include={PACKAGES}", *command[1:]], capture_output=True, text=True, check=False
