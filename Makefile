@@ -73,10 +73,16 @@ test: .venv/.stamp-dev ## every test; image and browser tests need the engine an
 	@$(VENV) -m pytest
 test-fast: .venv/.stamp-dev ## the tests that need no engine, in seconds
 	@$(VENV) -m pytest tests/unit
+test-vm: .venv/.stamp-dev ## the cloud VM under emulation: first boot, reboot, kill; needs root and QEMU, minutes
+	@$(VENV) -m pytest tests/provision/test_vm.py
 lint: .venv/.stamp-dev ## ruff, mypy, shellcheck and the rest of pre-commit
 	@$(VENV) -m pre_commit run --all-files
 bench: .venv/.stamp-dev ## speed and size against a plain image, as ratios; writes bench.json
 	@$(VENV) -m tests.bench
+audit: .venv/.stamp-dev ## known vulnerabilities of every locked package (AUDIT_URL: another service than OSV)
+	@$(VENV) -m scripts.audit
+sbom: .venv/.stamp-dev ## what is in the built image, as CycloneDX JSON on stdout (CUDA=13: that image)
+	@$(VENV) -m scripts.sbom
 lock: .venv/.stamp-dev ## compile every lock file again, with today's versions
 	@$(VENV) -m scripts.lock
 help: ## this page
@@ -87,5 +93,5 @@ help: ## this page
 .venv/.stamp-dev: uv.lock pyproject.toml
 	@$(PYTHON) scripts/tools.py dev && touch .venv/.stamp
 
-.PHONY: run-cpu run-gpu run-local url status logs shell stop restart token-rotate doctor build build-gpu clean test test-fast lint bench lock help \
+.PHONY: run-cpu run-gpu run-local url status logs shell stop restart token-rotate doctor build build-gpu clean test test-fast test-vm lint bench audit sbom lock help \
   vm-create vm-url vm-status vm-ssh vm-tunnel vm-logs vm-sync vm-pull vm-stop vm-start vm-delete

@@ -75,10 +75,10 @@ ENV TRAITLETS_APPLICATION_RAISE_CONFIG_FILE_ERROR=1 \
 COPY --chmod=644 jupyter_server_config.py /opt/venv/etc/jupyter/
 COPY --chmod=644 page_config.json /opt/venv/etc/jupyter/labconfig/
 COPY --chmod=644 overrides.json /opt/venv/share/jupyter/lab/settings/
+COPY --chmod=755 lab_server /opt/venv/lib/python3.13/site-packages/lab_server
 COPY --chmod=644 healthcheck.py gpu_check.py /opt/venv/
-LABEL org.opencontainers.image.title="pytorch-jupyter" \
-      org.opencontainers.image.description="A private PyTorch + JupyterLab lab" \
-      org.opencontainers.image.licenses="MIT"
+LABEL org.opencontainers.image.title="pytorch-jupyter" org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.description="A private PyTorch + JupyterLab lab"
 USER lab
 WORKDIR /workspace
 EXPOSE 8888

@@ -5,11 +5,16 @@ Used by the image's HEALTHCHECK, so quick and small.
 
 import http.client
 import os
+import ssl
 import subprocess
 import sys
 
 port = int(os.environ.get("LAB_PORT", "8888"))
-connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4)
+if os.environ.get("LAB_TLS_CERT"):
+    unverified = ssl._create_unverified_context()  # noqa: S323 - itself, on its own loopback; nothing is told
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=4, context=unverified)
+else:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4)
 try:
     connection.request("GET", "/api")
     status = connection.getresponse().status

@@ -4,9 +4,12 @@ import hashlib
 import logging
 import os
 import site
+import ssl
 import sys
 import warnings
 from pathlib import Path
+
+import lab_server
 
 c = get_config()  # noqa: F821 - Jupyter provides it
 
@@ -46,6 +49,11 @@ c.ServerApp.allow_root = os.getuid() == 0  # the container never is; a root-owne
 
 c.ServerApp.ip = os.environ.get("LAB_IP", "0.0.0.0")  # noqa: S104 - the published port decides who reaches it
 c.ServerApp.port = int(os.environ.get("LAB_PORT", "8888"))
+c.ServerApp.certfile = os.environ.get("LAB_TLS_CERT", "")
+c.ServerApp.keyfile = os.environ.get("LAB_TLS_KEY", "")
+if c.ServerApp.certfile:
+    # From TLS 1.2 on; Jupyter's own default is deprecated.
+    c.ServerApp.ssl_options = {"ssl_version": ssl.PROTOCOL_TLS_SERVER}
 c.ServerApp.port_retries = 0  # another port would not be the published one
 c.ServerApp.allow_remote_access = True
 c.ServerApp.root_dir = os.environ.get("LAB_WORKSPACE", "/workspace")
@@ -54,7 +62,12 @@ c.ServerApp.quit_button = False  # the engine would start it again
 
 # What does nothing here costs start-up time and memory all the same: no language server is installed, and the git
 # extension has its own view of a notebook's changes.
-c.ServerApp.jpserver_extensions = {"jupyter_lsp": False, "notebook_shim": False, "nbdime": False}
+c.ServerApp.jpserver_extensions = {"jupyter_lsp": False, "notebook_shim": False, "nbdime": False, "lab_server": True}
+# Files are saved whole, and outputs that arrive while no page is open are kept.
+c.ServerApp.contents_manager_class = "lab_server.contents.WholeFilesManager"
+c.ServerApp.kernel_manager_class = "lab_server.outputs.KeepingKernelManager"
+c.ServerApp.kernel_websocket_connection_class = "lab_server.outputs.KeepingConnection"
+c.LabApp.extra_labextensions_path = [str(Path(lab_server.__file__).parent / "labextensions")]
 # Nobody is asked about news, and no server but the lab is contacted.
 c.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"
 c.LabApp.news_url = None
@@ -62,8 +75,12 @@ c.LabApp.extension_manager = "readonly"
 
 # A login shell, the default, would lose PATH to /etc/profile.
 c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL", "/bin/bash")]}
-# Milliseconds, as long as the interval: the default is longer, and each terminal would log a warning about it.
-c.ServerApp.tornado_settings = {"ws_ping_timeout": 30_000}
+# Jupyter and Tornado read one setting of theirs each their own way: a timeout that Tornado likes, no longer than the
+# interval, has Jupyter close every connection after 30 seconds. The default is right; what Tornado says of it is not.
+logging.getLogger("tornado.general").addFilter(lambda record: "websocket_ping_timeout" not in record.getMessage())
+if c.ServerApp.certfile:
+    # The session's cookie is so by itself.
+    c.ServerApp.tornado_settings = {"xsrf_cookie_kwargs": {"secure": True}}
 # Kernels speak over Unix sockets: nothing on a port that another process could listen to.
 c.KernelManager.transport = "ipc"
 
@@ -94,4 +111,11 @@ if site.ENABLE_USER_SITE:
         sys.exit(f"error: user {os.getuid()} cannot write to {Path.home()} ({error.strerror}); mount one of theirs")
 
 c.ResourceUseDisplay.track_cpu_percent = True
+# Its question to a kernel, and those about subshells, come beside the cells: a "busy" or an "idle" of theirs says
+# nothing about the cell that runs.
+c.MappingKernelManager.untracked_message_types.extend(
+    ["usage_request", "usage_reply", "create_subshell_request", "delete_subshell_request", "list_subshell_request"]
+)
+# Its figures for Prometheus stop the whole server every second, 50 ms for each kernel; the meter does not need them.
+c.ResourceUseDisplay.enable_prometheus_metrics = False
 warnings.filterwarnings("ignore", message="date_default is deprecated")  # the meter's, at its every answer

@@ -39,12 +39,20 @@ CHECKOUT = HOME / "checkout"
 SETTINGS = Path("/etc/pytorch-jupyter.env")
 UNITS = Path("/etc/systemd/system")
 UNIT = "pytorch-jupyter.service"
+GUARD = "pytorch-jupyter-guard.service"
+BACK = "pytorch-jupyter-back.service"
 IDLE = "pytorch-jupyter-idle"
 PCI = Path("/sys/bus/pci/devices")
 OS_RELEASE = Path("/etc/os-release")
 TOOLKIT = "https://nvidia.github.io/libnvidia-container"
 TOOLKIT_KEY = Path("/etc/apt/keyrings/nvidia-container-toolkit.asc")
 TOOLKIT_LIST = Path("/etc/apt/sources.list.d/nvidia-container-toolkit.list")
+# What clouds answer without a password: the VM's identity (all of them), and Azure's host agent beside its name server.
+METADATA = (
+    ("--destination", "169.254.169.254"),
+    ("--destination", "168.63.129.16", "--protocol", "tcp", "--dport", "80"),
+    ("--destination", "168.63.129.16", "--protocol", "tcp", "--dport", "32526"),
+)
 # Debian 13 has the client in a package of its own, and newer clients cannot build without buildx.
 OPTIONAL = ("docker-cli", "docker-buildx")
 AGAIN = "mend it, then: sudo systemctl restart pytorch-jupyter; make vm-logs FOLLOW=1"
@@ -66,8 +74,12 @@ def say(text: str) -> None:
 def run(*argv: str, hint: str = AGAIN) -> None:
     """Run a command visibly; stdout stays free for data."""
     say(f"$ {' '.join(argv)}")
-    if subprocess.run(argv, stdout=2, stdin=subprocess.DEVNULL, check=False).returncode:
-        raise BootError(f"{argv[0]} failed; its words stand above", hint)
+    try:
+        subprocess.run(argv, stdout=2, stdin=subprocess.DEVNULL, check=True)
+    except OSError as error:
+        raise BootError(f"{argv[0]} cannot be run: {error.strerror}", hint) from error
+    except subprocess.CalledProcessError as error:
+        raise BootError(f"{argv[0]} failed; its words stand above", hint) from error
 
 
 def output(*argv: str) -> str:
@@ -143,7 +155,8 @@ def missing_packages() -> list[str]:
     """The Debian packages that the lab's own commands need and this machine lacks."""
     packages = []
     if not shutil.which("dockerd"):
-        packages += ["docker.io", "iptables", *OPTIONAL]
+        packages += ["docker.io", "iptables"]
+    packages += [] if shutil.which("docker") else OPTIONAL
     packages += [] if shutil.which("make") else ["make"]
     venv = subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True, check=False)
     return packages + (["python3-venv"] if venv.returncode else [])
@@ -211,6 +224,22 @@ def ensure_toolkit() -> None:
         apt_install("nvidia-container-toolkit")
     run("nvidia-ctk", "runtime", "configure", "--runtime=docker")
     run("systemctl", "restart", "docker", hint="journalctl -u docker shows why")
+
+
+def ensure_guard(settings: dict[str, str]) -> None:
+    """Keep containers from the cloud's metadata service; METADATA=1 lets them. The VM itself still reaches it.
+
+    What comes from a container is routed and passes PREROUTING, what the VM itself sends does not. The table `raw` is
+    not the engine's: the rules hold before it starts and after it has restarted.
+    """
+    wanted = settings.get("METADATA") != "1"
+    for rule in METADATA:
+        table = ("iptables", "--wait", "--table", "raw")
+        target = ("PREROUTING", *rule, "--jump", "DROP")
+        there = subprocess.run([*table, "--check", *target], capture_output=True, check=False).returncode == 0
+        if there != wanted:
+            hint = "METADATA=1 does without: notebooks may then use the VM's identity"
+            run(*table, "--append" if wanted else "--delete", *target, hint=hint)
 
 
 def ensure_image(path: str) -> str:
@@ -321,6 +350,34 @@ WantedBy=multi-user.target
 """
 
 
+def guard_text(program: Path = HOME / "bootstrap.py") -> str:
+    """The unit that closes the metadata service before the engine brings containers back."""
+    description, order = "Keep the cloud's metadata service from containers", "Before=docker.service"
+    return _once(f"{program} guard", description, order, wanted_by="multi-user.target")
+
+
+def back_text(program: Path = HOME / "bootstrap.py") -> str:
+    """The unit that brings the lab back whenever systemd starts the engine again."""
+    order = "PartOf=docker.service\nAfter=docker.service"
+    return _once(f"{program} back", "Start the lab again after its engine", order, wanted_by="docker.service")
+
+
+def _once(command: str, description: str, order: str, *, wanted_by: str) -> str:
+    """A unit that runs a command of this program and then counts as active."""
+    return f"""[Unit]
+Description={description}
+{order}
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/python3 {command}
+
+[Install]
+WantedBy={wanted_by}
+"""
+
+
 def idle_texts(user: str) -> dict[str, str]:
     """The unit that looks whether the VM is idle, as the lab's user, and its timer."""
     service = f"""[Unit]
@@ -333,7 +390,8 @@ RuntimeDirectory={IDLE}
 RuntimeDirectoryPreserve=yes
 EnvironmentFile=-/etc/environment
 EnvironmentFile=-{SETTINGS}
-ExecStart=/usr/bin/python3 {CHECKOUT}/provision/idle.py
+WorkingDirectory={CHECKOUT}
+ExecStart=/usr/bin/python3 -m provision.idle
 TimeoutStartSec=5min
 """
     timer = """[Unit]
@@ -351,13 +409,13 @@ WantedBy=timers.target
 
 def ensure_services() -> None:
     """Have the units in place and enabled; a text is only written when it changed."""
-    texts = {UNIT: unit_text(), **idle_texts(account().pw_name)}
+    texts = {UNIT: unit_text(), GUARD: guard_text(), BACK: back_text(), **idle_texts(account().pw_name)}
     changed = {name: text for name, text in texts.items() if not _same(UNITS / name, text)}
     for name, text in changed.items():
         (UNITS / name).write_text(text)
     if changed:
         run("systemctl", "daemon-reload")
-        run("systemctl", "enable", "--quiet", UNIT, f"{IDLE}.timer")
+        run("systemctl", "enable", "--quiet", UNIT, GUARD, BACK, f"{IDLE}.timer")
 
 
 def _same(path: Path, text: str) -> bool:
@@ -365,22 +423,41 @@ def _same(path: Path, text: str) -> bool:
 
 
 def state_of(unit: str = UNIT) -> dict[str, str]:
-    """The unit's state: ActiveState, SubState, Result."""
-    return parse_settings(output("systemctl", "show", unit, "--property=ActiveState,SubState,Result"))
+    """The unit's state: ActiveState, SubState, Job (0: none is waiting)."""
+    return parse_settings(output("systemctl", "show", unit, "--property=ActiveState,SubState,Job"))
+
+
+def back() -> None:
+    """Run the lab's service again, if it is up and not at work itself.
+
+    An engine that was killed stops the containers that it finds running when it is back, and then takes them for
+    stopped by hand: 'unless-stopped' does not start them.
+    """
+    if state_of()["ActiveState"] == "active":
+        run("systemctl", "restart", "--no-block", UNIT)
+
+
+def is_starting() -> bool:
+    """Whether the service is at work or waits for its turn in the boot; not while it waits for its next try."""
+    state = state_of()
+    return state["SubState"] != "auto-restart" and (
+        state["ActiveState"] == "activating" or state.get("Job", "0") not in {"", "0"}
+    )
 
 
 def follow_until_up(since: float) -> None:
     """Pass on the service's journal until it is up or has failed."""
-    journal = subprocess.Popen(
-        ["journalctl", f"_SYSTEMD_UNIT={UNIT}", "--follow", "--output=cat", f"--since=@{since:.6f}"], stdout=2
-    )
-    try:
-        while state_of()["ActiveState"] in {"activating", "reloading"} and state_of()["SubState"] != "auto-restart":
-            time.sleep(0.3)
-        time.sleep(0.5)  # the journal's last lines are still on their way
-    finally:
-        journal.terminate()
-        journal.wait()
+    journal = ("journalctl", "--quiet", f"_SYSTEMD_UNIT={UNIT}", "--output=cat", f"--since=@{since:.6f}")
+    told, starting = 0, True
+    while starting:
+        time.sleep(0.5)
+        starting = is_starting()
+        if not starting:
+            output("journalctl", "--sync")  # its last lines, which say why, may still be on their way
+        lines = output(*journal).splitlines()
+        for line in lines[told:]:
+            say(line)
+        told = len(lines)
     if state_of()["ActiveState"] != "active":
         raise BootError("the lab did not start; the last lines above say why", AGAIN)
 
@@ -397,6 +474,7 @@ def install() -> None:
 def up() -> None:
     """What the service runs: bring what is missing, then the lab, if its checkout has arrived."""
     ensure_engine()
+    guard()
     ensure_nvidia()
     if not CHECKOUT.exists():
         say("the machine is ready; the checkout has not arrived yet (make vm-sync sends it)")
@@ -408,6 +486,11 @@ def up() -> None:
     if subprocess.run(argv, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False).returncode:
         raise BootError("the lab did not start; its words stand above", AGAIN)
     say("the lab is up")
+
+
+def guard() -> None:
+    """Close the metadata service to containers, or open it, as the settings say."""
+    ensure_guard(read_settings())
 
 
 def receive() -> None:
@@ -442,7 +525,7 @@ def activate() -> None:
     """Run the checkout that is in place, passing on what the service says, and print the URL."""
     ensure_services()
     before = time.time()
-    if state_of()["ActiveState"] == "activating" and state_of()["SubState"] != "auto-restart":
+    if is_starting():
         say("the machine is still being prepared; waiting for that …")
         # Stopping it now could cut off apt. Its outcome does not matter here: what follows tries again.
         with contextlib.suppress(BootError):
@@ -510,7 +593,9 @@ def pull() -> None:
     os.execvp("tar", ["tar", "-C", str(workspace.parent), transform, "-cf", "-", workspace.name])
 
 
-COMMANDS = {each.__name__: each for each in (install, up, receive, here, activate, follow, url, status, logs, pull)}
+COMMANDS = {
+    each.__name__: each for each in (install, up, guard, back, receive, here, activate, follow, url, status, logs, pull)
+}
 
 
 def main() -> None:

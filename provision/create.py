@@ -10,7 +10,7 @@ from provision import cloud_init, preflight, sizes, spec
 from provision.az import require_usable
 from provision.settings import USER, default_name
 from provision.ssh import ensure_key, public_half
-from provision.vm import INTERRUPTED, Cloud, Vm, deliver, keys, memory_of
+from provision.vm import INTERRUPTED, Cloud, Vm, deliver, is_secure, keys, memory_of
 from scripts.console import LabError, run, say
 from scripts.settings import ROOT, Settings
 
@@ -32,26 +32,30 @@ def main() -> None:
     """Read as the plan: look, plan, group, VM, network, bill, checkout, URL."""
     cloud = Cloud.open()
     settings, az = cloud.settings, cloud.az
+    is_secure()  # a setting that the VM cannot follow ends it here, before anything is made
     kind = sizes.kind(settings.size)
     sizes.require_driver(settings.size, settings.image_urn)
     name = settings.name or default_name()
-    say(f"{name}: {settings.size} in {settings.region}; {SENTENCES[kind]}")
-    say("looking at Azure …")
+    say(f"looking at Azure for {name} …")
     require_usable(az)
     group = cloud.group(name)
     vm = cloud.vm(name, group) if group else None
     if not vm:
+        say(f"{name}: {settings.size} in {settings.region}; {SENTENCES[kind]}")
         require_region(group, settings.region)
         wanted = plan(cloud, kind, name, name_is_ours=group is not None)
         vm = create(cloud, wanted, group)
-    elif vm.power != "running":
-        az.change(["vm", "start", *vm.argv], f"starting the VM {name}")
     else:
-        say(f"the VM {name} is there and runs ({vm.size})")
+        require_its_size(vm, os.environ.get("SIZE"))
+        say(f"the VM {name} is there ({vm.size}, {vm.power})")
+        if vm.power != "running":
+            az.change(["vm", "start", *vm.argv], f"starting the VM {name}")
     cloud.ensure_access(vm)
     limit_bill(cloud, vm)
     url = deliver(cloud, vm)
     if not az.dry_run:
+        if url.startswith("http:"):
+            say("plain HTTP: who listens on the way reads the token; TLS=self-signed encrypts, make vm-tunnel too")
         say(f"the lab is ready on {vm.host}; make vm-stop ends the bill for computing. Open:")
     print(url)
 
@@ -113,6 +117,19 @@ def require_region(group: dict[str, Any] | None, region: str) -> None:
     if group and group["location"] != region:
         message = f"a VM of this name was begun in REGION={group['location']}"
         raise LabError(message, hint=f"REGION={group['location']}, another NAME=, or make vm-delete first")
+
+
+def require_its_size(vm: Vm, asked: str | None) -> None:
+    """Never ignore a size that was asked for; one that was not is the VM's.
+
+    Raises:
+        LabError: the VM has another one.
+
+    """
+    if asked and asked.lower() != vm.size.lower():
+        message = f"the VM {vm.name} has SIZE={vm.size}, not {asked}"
+        hint = f"az vm resize --size {asked} --ids {vm.id} changes it; or another NAME=, or make vm-delete first"
+        raise LabError(message, hint=hint)
 
 
 def create(cloud: Cloud, wanted: VmSpec, group: dict[str, Any] | None) -> Vm:

@@ -7,6 +7,7 @@ learn.microsoft.com/rest/api/compute/virtual-machines/deallocate.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sys
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from scripts import health
 
 METADATA = "http://169.254.169.254"
 MANAGEMENT = "https://management.azure.com"
@@ -70,11 +73,11 @@ def _timestamp(text: str) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
-def look(port: int, token: str, stamp: Path) -> Activity | None:
+def look(server: health.Server, token: str, stamp: Path) -> Activity | None:
     """Ask the lab; remember in the stamp's time when it was in use. None: it does not answer."""
     try:
-        status, kernels = (_lab_json(port, path, token) for path in ("/api/status", "/api/kernels"))
-    except (OSError, ValueError):
+        status, kernels = (server.get_json(path, token=token) for path in ("/api/status", "/api/kernels"))
+    except (OSError, http.client.HTTPException, ValueError):
         return None
     seen = stamp.stat().st_mtime if stamp.exists() else None
     booted = time.time() - float(Path("/proc/uptime").read_text().split()[0])
@@ -82,11 +85,6 @@ def look(port: int, token: str, stamp: Path) -> Activity | None:
     if activity.busy or activity.connections:
         stamp.touch()
     return activity
-
-
-def _lab_json(port: int, path: str, token: str) -> Any:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"token {token}"})
-    return _json(request)
 
 
 def _json(request: urllib.request.Request) -> Any:
@@ -125,7 +123,9 @@ def main() -> None:
     state = Path(settings.get("STATE_DIR") or Path.home() / ".local/share/pytorch-jupyter")
     token = (state / "run/token").read_text().strip() if (state / "run/token").exists() else ""
     stamp = Path(settings.get("RUNTIME_DIRECTORY", "/run/pytorch-jupyter-idle")) / "seen"
-    activity = look(int(settings.get("PORT") or 8888), token, stamp)
+    certificate = state / "run/tls/self-signed.pem" if settings.get("TLS") == "self-signed" else None
+    server = health.Server("127.0.0.1", int(settings.get("PORT") or 8888), certificate)
+    activity = look(server, token, stamp)
     stop, why = decide(activity, now=time.time(), idle_stop=int(settings.get("IDLE_STOP") or 0))
     print(f"idle: {why}", file=sys.stderr)
     if not stop:

@@ -101,6 +101,7 @@ class VmSettings(FromEnvironment):
     )
     ssh_options: tuple[str, ...] = setting(words, "", "more options for ssh, such as -J jump@host")
     ssh_key: Path | None = setting(folder, None, "private SSH key, beside its .pub (one of the lab's own is made)")
+    metadata: bool = setting(flag, "0", "1: notebooks may reach the cloud's metadata service, and the VM's identity")
     address_url: str = setting(url, "https://api.ipify.org", "answers with your public address")
     image_tar: str | None = setting(matching(r"/[^\n\r]+", "a path on the VM"), None, "tar of a ready image, on the VM")
     wheels: str | None = setting(

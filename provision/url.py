@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision import ssh
-from provision.vm import Cloud, Vm
+from provision.vm import Cloud, Vm, assumed_url
 from scripts.console import LabError, run
 
 
@@ -33,7 +33,7 @@ def fetch(cloud: Cloud, vm: Vm) -> str:
     way = cloud.ssh(vm)
     if cloud.az.dry_run:
         print(" ".join(way.bootstrap("url")))
-        return f"http://{vm.host}:{vm.port}/lab?token=…"
+        return assumed_url(vm)
     way.wait(seconds=60)
     return ssh.run(way.bootstrap("url")).strip()
 

@@ -15,6 +15,7 @@ from provision.spec import TAG, group_of
 from provision.ssh import Ssh, ensure_key
 from scripts.console import LabError, say
 from scripts.settings import ROOT, Settings
+from scripts.spec import lab_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,7 @@ INTERRUPTED = "what was begun in the cloud is still there: the same command goes
 # The lab's settings that mean the same on the VM; paths of this machine do not.
 FORWARDED = (
     "CONTAINER", "MEMORY", "CPUS", "SHM_SIZE", "CUDA", "GPUS", "FAST", "IDLE_TIMEOUT", "WAIT_TIMEOUT",
-    "IMAGE", "BASE_IMAGE", "TORCH_SOURCE", "TORCH_INDEX_URL", "DEBIAN_MIRROR",
+    "TLS", "IMAGE", "BASE_IMAGE", "TORCH_SOURCE", "TORCH_INDEX_URL", "DEBIAN_MIRROR",
 )  # fmt: skip
 
 
@@ -167,9 +168,7 @@ def explain(rules: list[network.Rule], caller: str | None) -> list[str]:
             f"{why}: the lab's port stays closed; make vm-tunnel opens it here (or ALLOW_FROM=your.network/24)"
         )
     elif by_name["lab"].sources == (network.ANYONE,):
-        lines.append(
-            "WARNING: the whole internet may open the lab's port, over plain HTTP: who listens there reads the token"
-        )
+        lines.append("WARNING: the whole internet may open the lab's port")
     else:
         lines.append(f"the lab's port is open to {', '.join(by_name['lab'].sources)} only")
     return lines
@@ -218,8 +217,28 @@ def lab_settings(settings: VmSettings, vm: Vm, environ: Mapping[str, str]) -> di
     """The settings that the VM gets: what the user gave and means the same there, and what only the cloud has."""
     given = {key: environ[key] for key in FORWARDED if environ.get(key)}
     paths = {"IMAGE_TAR": settings.image_tar, "WHEELS": settings.wheels}
-    cloud = {"URL_HOST": vm.host, "PORT": str(vm.port), "IDLE_STOP": str(settings.idle_stop), "IDLE_TIMEOUT": "8h"}
+    cloud = {"URL_HOST": vm.host, "PORT": str(vm.port), "IDLE_STOP": str(settings.idle_stop), "IDLE_TIMEOUT": "8h",
+             "METADATA": str(int(settings.metadata))}  # fmt: skip
     return {**cloud, **given, **{key: value for key, value in paths.items() if value}}
+
+
+def assumed_url(vm: Vm) -> str:
+    """The lab's URL as a dry run shows it."""
+    return lab_url(host=vm.host, port=vm.port, token="…", secure=is_secure())  # noqa: S106 - stands for one
+
+
+def is_secure() -> bool:
+    """Whether the VM's lab speaks HTTPS.
+
+    Raises:
+        LabError: a certificate of this machine is named, which the VM does not have.
+
+    """
+    settings = Settings.load(os.environ)
+    if settings.tls_cert or settings.tls_key:
+        message = f"TLS_CERT={settings.tls_cert or ''} names a file of this machine, the VM does not have it"
+        raise LabError(message, hint="TLS=self-signed encrypts there; for a certificate of your own: make vm-ssh")
+    return settings.tls != "off"
 
 
 def deliver(cloud: Cloud, vm: Vm) -> str:
@@ -229,7 +248,7 @@ def deliver(cloud: Cloud, vm: Vm) -> str:
     argv = way.bootstrap("receive", *pairs)
     if cloud.az.dry_run:
         print(" ".join(argv) + " < (the checkout as tar.gz)")
-        return f"http://{vm.host}:{vm.port}/lab?token=…"
+        return assumed_url(vm)
     packed = payload.archive(ROOT)
     for _ in range(3):
         way.wait()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 SUITE = "trixie"
 PUBLIC_MIRROR = "http://deb.debian.org/debian"
+# The suite's release: no file is younger, so that the same packages are the same image, and what was built upon it is
+# not built again.
+EPOCH = "1754697600"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -48,17 +51,27 @@ def ensure_base(engine: Engine, settings: Settings) -> None:
 
     """
     _ensure_mmdebstrap(no_install=settings.no_install)
+    say(f"bootstrapping Debian {SUITE} from {settings.debian_mirror} …")
     with tempfile.TemporaryDirectory(prefix="pytorch-jupyter-") as folder:
         archive = Path(folder) / "base.tar"
-        proxies = {key: os.environ[key] for key in PROXIES if os.environ.get(key)}
-        command = bootstrap_argv(archive=archive, mirror=settings.debian_mirror)
-        say(f"bootstrapping Debian {SUITE} from {settings.debian_mirror} …")
-        host.run_visibly(
-            host.as_root(command, environ=proxies),
-            failure=f"mmdebstrap could not bootstrap Debian from {settings.debian_mirror}",
-            hint="DEBIAN_MIRROR=http://your-mirror/debian, or BASE_IMAGE=registry/name:tag for a base of your own",
-        )
+        bootstrap(archive, mirror=settings.debian_mirror)
         engine.import_base(str(archive), BOOTSTRAPPED_BASE)
+
+
+def bootstrap(archive: Path, *, mirror: str) -> None:
+    """Write a minimal Debian to a tar archive; the same packages make the same bytes.
+
+    Raises:
+        LabError: mmdebstrap failed.
+
+    """
+    proxies = {key: os.environ[key] for key in PROXIES if os.environ.get(key)}
+    command = bootstrap_argv(archive=archive, mirror=mirror)
+    host.run_visibly(
+        host.as_root(command, environ={**proxies, "SOURCE_DATE_EPOCH": EPOCH}),
+        failure=f"mmdebstrap could not bootstrap Debian from {mirror}",
+        hint="DEBIAN_MIRROR=http://your-mirror/debian, or BASE_IMAGE=registry/name:tag for a base of your own",
+    )
 
 
 def _ensure_mmdebstrap(*, no_install: bool) -> None:

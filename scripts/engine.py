@@ -14,10 +14,11 @@ from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 from docker.utils import parse_repository_tag
 
 from scripts.console import LabError, say
-from scripts.spec import LABEL, PORT_INSIDE
+from scripts.spec import LABEL, PORT_INSIDE, certificate_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from docker.models.containers import Container
 
@@ -51,6 +52,11 @@ class ContainerInfo:
     spec: str
     variant: str
     address: tuple[str, int] | None
+
+    @property
+    def certificate(self) -> Path | None:
+        """The file of the certificate that its server presents; None: it speaks plain HTTP."""
+        return certificate_file(self.spec)
 
 
 class Engine:
@@ -129,6 +135,14 @@ class Engine:
         with _engine_errors("remove superseded images"):
             self._client.images.prune(filters={"dangling": True, "label": f"{LABEL}.content"})
 
+    def run_once(self, image: str, argv: list[str]) -> str:
+        """Run a command in a container of its own, without network or rights; return its output."""
+        with _engine_errors(f"run {argv[0]} in {image}"):
+            output: Any = self._client.containers.run(
+                image, argv, remove=True, network_mode="none", read_only=True, cap_drop=["ALL"], stderr=False
+            )
+        return bytes(output).decode()
+
     # Containers
 
     def find(self, name: str) -> ContainerInfo | None:
@@ -169,9 +183,11 @@ class Engine:
             self._client.containers.get(container_id).restart(timeout=10)
 
     def remove(self, container_id: str) -> None:
-        """Remove a container, running or not; what lasts lies outside it."""
+        """Remove a container, running or not; the server has ten seconds to write what only it knows."""
         with _engine_errors("remove the container"), contextlib.suppress(NotFound):
-            self._client.containers.get(container_id).remove(force=True)
+            container = self._client.containers.get(container_id)
+            container.stop(timeout=10)
+            container.remove(force=True)
 
     def logs(self, container_id: str, *, tail: int) -> str:
         """The last lines that the server wrote."""

@@ -13,6 +13,7 @@ from scripts.content import content_hash
 from scripts.gpu import FLAVOURS
 from scripts.settings import ROOT
 from scripts.spec import LABEL
+from scripts.supply import REQUIREMENTS
 
 if TYPE_CHECKING:
     from scripts.engine import Engine, ImageInfo
@@ -64,7 +65,7 @@ def build_image(engine: Engine, settings: Settings, variant: str) -> ImageInfo:
     decision = supply.choose(settings, supply.survey(settings, engine, variant), variant)
     for reason in decision.reasons:
         say(f"  {reason}")
-    _require_space(engine, decision.torch_lock)
+    _require_space(engine, variant, decision.torch_lock)
     base = _obtain_base(engine, settings, decision)
     run_build(describe_build(variant, base, decision.torch_lock), settings)
     built = engine.image(tag_of(variant))
@@ -79,7 +80,8 @@ def build_image(engine: Engine, settings: Settings, variant: str) -> ImageInfo:
 
 def describe_build(variant: str, base: str, torch_lock: str) -> Build:
     """The build as a value; its labels let later runs tell fresh from stale without asking the builder."""
-    labels = {"content": content_hash(DOCKER, variant), "base": base, "torch": torch_lock, "variant": variant}
+    labels = {"content": content_hash(DOCKER, variant), "base": base, "torch": torch_lock, "variant": variant,
+              "locks": content_hash(REQUIREMENTS)}  # fmt: skip
     return Build(
         dockerfile=DOCKER / ("cpu.Dockerfile" if variant == "cpu" else "cuda.Dockerfile"),
         context=DOCKER,
@@ -125,8 +127,15 @@ def _ensure_ready_image(engine: Engine, reference: str) -> ImageInfo:
     return image
 
 
-def _require_space(engine: Engine, torch_lock: str) -> None:
-    """Refuse before an hour of downloads, not after; a remote engine's disk cannot be seen from here."""
+def _require_space(engine: Engine, variant: str, torch_lock: str) -> None:
+    """Refuse before an hour of downloads, not after; a remote engine's disk cannot be seen from here.
+
+    What was built from the same locks is a matter of megabytes: its large layers are there.
+    """
+    found = engine.image(tag_of(variant))
+    known = (found.labels.get(f"{LABEL}.locks"), found.labels.get(f"{LABEL}.torch")) if found else None
+    if known == (content_hash(REQUIREMENTS), torch_lock):
+        return
     folder = engine.facts().get("DockerRootDir", "")
     try:
         free = shutil.disk_usage(folder).free

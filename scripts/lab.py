@@ -69,7 +69,12 @@ class Lab:
     def url(self, container: ContainerInfo) -> str:
         """The URL to open, token included."""
         bind, port = container.address or (self.settings.bind or "", self.settings.port)
-        return lab_url(host=self.settings.url_host or url_host(bind), port=port, token=state.read_token(self.state))
+        return lab_url(
+            host=self.settings.url_host or url_host(bind),
+            port=port,
+            token=state.read_token(self.state),
+            secure=container.certificate is not None,
+        )
 
 
 def url_host(bind: str) -> str:
@@ -124,6 +129,12 @@ def _create(engine: Engine, spec: ContainerSpec, timeout: float) -> ContainerInf
     return created
 
 
+def server_of(container: ContainerInfo) -> health.Server:
+    """Where this machine asks a container's server."""
+    bind, port = container.address or ("127.0.0.1", 0)
+    return health.Server(health.reachable(bind), port, container.certificate)
+
+
 def await_answer(engine: Engine, container: ContainerInfo, *, timeout: float) -> None:
     """Wait until the lab answers.
 
@@ -131,13 +142,12 @@ def await_answer(engine: Engine, container: ContainerInfo, *, timeout: float) ->
         LabError: it stopped or stayed silent; its last lines are shown first.
 
     """
-    bind, port = container.address or ("127.0.0.1", 0)
 
     def alive() -> bool:
         now = engine.find(container.id)
         return now is not None and now.state == "running"
 
-    if not health.wait_until_answers(health.reachable(bind), port, timeout=timeout, alive=alive):
+    if not server_of(container).wait_until_answers(timeout=timeout, alive=alive):
         raise _failure(engine, container.id, timeout)
 
 

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts import health, ports, state, supply
+from scripts import health, ports, state, supply, tls
 from scripts.builder import index_settings
 from scripts.console import LabError, run, say
 from scripts.content import content_hash
@@ -23,11 +23,12 @@ from scripts.host import Identity
 from scripts.image import DOCKER
 from scripts.lab import url_host
 from scripts.settings import ROOT, Settings
-from scripts.spec import CA_VARIABLES, lab_url, lesson_environment
+from scripts.spec import CA_VARIABLES, lab_url, lesson_environment, tls_environment
 from scripts.tools import UV
 
 if TYPE_CHECKING:
     from scripts.state import State
+    from scripts.tls import Certificate
 
 PYTHON = "3.13"  # the locks' and the image's
 # The server's files and their places below an environment, as the Dockerfile copies them.
@@ -35,6 +36,7 @@ SERVER_FILES = {
     "jupyter_server_config.py": "etc/jupyter",
     "page_config.json": "etc/jupyter/labconfig",
     "overrides.json": "share/jupyter/lab/settings",
+    "lab_server": f"lib/python{PYTHON}/site-packages",
 }
 
 
@@ -48,10 +50,11 @@ def main() -> int:
         state.ensure_workspace(settings.workspace, me)
         for name in state.seed(ROOT / "notebooks", settings.workspace, me):
             say(f"sample: {settings.workspace / name}")
+        certificate = tls.ensure_certificate(settings, place, me)
         venv = ensure_environment(settings, place)
     bind = settings.bind or "127.0.0.1"
     ports.require_free(bind, settings.port, lambda _port: None)
-    return _serve(settings, place, venv, bind)
+    return _serve(settings, place, venv, bind, certificate)
 
 
 def ensure_environment(settings: Settings, place: State) -> Path:
@@ -66,18 +69,21 @@ def ensure_environment(settings: Settings, place: State) -> Path:
     environ = {**os.environ, **index_settings(os.environ), "VIRTUAL_ENV": str(venv)}
     if not (venv / "bin/python").exists():
         hint = f"install Python {PYTHON} (python.org, apt, brew, pyenv), then the same command"
-        _uv(["venv", "--quiet", "--clear", f"--python={_find_python()}", str(venv)], environ, hint)
+        _uv(["venv", "--quiet", "--clear", f"--python={find_python()}", str(venv)], environ, hint)
     hint = "behind a proxy set HTTPS_PROXY, PIP_INDEX_URL or SSL_CERT_FILE; make doctor checks this machine"
     for arguments in install_arguments(lock, settings.torch_index_url):
         _uv(["pip", "install", "--no-deps", "--compile-bytecode", *arguments], environ, hint)
     for name, folder in SERVER_FILES.items():
         (venv / folder).mkdir(parents=True, exist_ok=True)
-        shutil.copy(DOCKER / name, venv / folder)
+        if (DOCKER / name).is_dir():
+            shutil.copytree(DOCKER / name, venv / folder / name, dirs_exist_ok=True)
+        else:
+            shutil.copy(DOCKER / name, venv / folder)
     stamp.write_text(wanted)
     return venv
 
 
-def _find_python() -> str:
+def find_python() -> str:
     """The Python to use: pyenv's, which uv does not look for, else uv finds one on PATH or downloads it."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     return next((str(path) for path in sorted(pyenv.glob(f"{PYTHON}.*/bin/python"))), PYTHON)
@@ -131,17 +137,21 @@ def server_environment(settings: Settings, place: State, venv: Path, *, bind: st
     }
 
 
-def _serve(settings: Settings, place: State, venv: Path, bind: str) -> int:
+def _serve(settings: Settings, place: State, venv: Path, bind: str, certificate: Certificate | None) -> int:
     """Run the server in the foreground; Ctrl-C, SIGTERM or a closed terminal ends it and its kernels."""
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     log = place.root / "local.log"
     with log.open("w") as output, tempfile.TemporaryDirectory(prefix="lab-") as runtime:
-        environ = {**os.environ, **server_environment(settings, place, venv, bind=bind, runtime=runtime)}
+        environ = {
+            **os.environ,
+            **server_environment(settings, place, venv, bind=bind, runtime=runtime),
+            **tls_environment(certificate, place.tls),
+        }
         server = subprocess.Popen([str(venv / "bin/jupyter-lab")], env=environ, stdout=output, stderr=output,
                                   stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
         try:
-            return _attend(server, settings, place, bind=bind, log=log)
+            return _attend(server, settings, place, certificate, bind=bind, log=log)
         except KeyboardInterrupt:
             say("stopping …")
             return 0
@@ -150,16 +160,26 @@ def _serve(settings: Settings, place: State, venv: Path, bind: str) -> int:
             server.wait(timeout=30)
 
 
-def _attend(server: subprocess.Popen[bytes], settings: Settings, place: State, *, bind: str, log: Path) -> int:
+def _attend(  # noqa: PLR0913 - each is one thing that it tells or waits for
+    server: subprocess.Popen[bytes],
+    settings: Settings,
+    place: State,
+    certificate: Certificate | None,
+    *,
+    bind: str,
+    log: Path,
+) -> int:
     """Wait until the server answers, print its URL, stay until it ends; return its exit code."""
-    host, timeout = health.reachable(bind), settings.wait_timeout
-    if not health.wait_until_answers(host, settings.port, timeout=timeout, alive=lambda: server.poll() is None):
+    asked = health.Server(health.reachable(bind), settings.port, certificate.path if certificate else None)
+    if not asked.wait_until_answers(timeout=settings.wait_timeout, alive=lambda: server.poll() is None):
         for line in log.read_text().splitlines()[-20:]:
             say(f"  | {line}")
         raise LabError("the server did not start", hint=f"its last lines stand above, all of them in {log}")
     say(f"the lab is ready (log: {log}); Ctrl-C ends it. Open:")
-    url = lab_url(host=settings.url_host or url_host(bind), port=settings.port, token=state.read_token(place))
-    print(url, flush=True)
+    if certificate:
+        say(f"HTTPS; the certificate's SHA-256 fingerprint: {certificate.fingerprint}")
+    host, token = settings.url_host or url_host(bind), state.read_token(place)
+    print(lab_url(host=host, port=settings.port, token=token, secure=certificate is not None), flush=True)
     return server.wait()
 
 

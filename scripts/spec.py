@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts.state import HOME_IN_CONTAINER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from scripts.gpu import GpuAccess
     from scripts.host import Identity
     from scripts.settings import Settings
     from scripts.state import State
+    from scripts.tls import Certificate
 
 LABEL = "io.github.pytorch-jupyter"
 PORT_INSIDE = 8888
 NOFILE = 65536  # Docker 29 lowers the default to 1024, too few for a server with many kernels and data loaders
 CA_INSIDE = "/etc/lab/ca.crt"
+RUN_INSIDE = "/run/lab"
 CIFAR10_INSIDE = "/data/cifar10"
 # What pip, uv, requests, curl, git and OpenSSL each look at for a company's CA.
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
@@ -91,13 +93,14 @@ def build_spec(  # noqa: PLR0913 - each argument is one independent input of the
     host_cpus: int,
     nofile: int,
     environ: Mapping[str, str],
+    certificate: Certificate | None = None,
     gpu: GpuAccess | None = None,
 ) -> ContainerSpec:
     """Decide the whole container. `image`: an image id; `host_cpus`: the engine's count; `nofile`: what it allows."""
     mounts = [
         Mount(str(settings.workspace), "/workspace"),
         Mount(str(state.home), HOME_IN_CONTAINER),
-        Mount(str(state.run), "/run/lab", read_only=True),
+        Mount(str(state.run), RUN_INSIDE, read_only=True),
         Mount(str(state.passwd), "/etc/passwd", read_only=True),
     ]
     if settings.ca_bundle:
@@ -111,7 +114,9 @@ def build_spec(  # noqa: PLR0913 - each argument is one independent input of the
         user=f"{identity.uid}:{identity.gid}",
         bind=settings.bind or "0.0.0.0",  # noqa: S104 - the lab is there to be reached; the token guards it
         port=settings.port,
-        environment=_environment(settings, host_cpus, environ) | _gpu_environment(gpu),
+        environment=_environment(settings, host_cpus, environ)
+        | _gpu_environment(gpu)
+        | tls_environment(certificate, f"{RUN_INSIDE}/{state.tls.name}"),
         mounts=tuple(mounts),
         memory=settings.memory,
         cpus=settings.cpus,
@@ -147,6 +152,25 @@ def lesson_environment(settings: Settings, cifar10: str | Path | None) -> dict[s
     return {**fast, "CIFAR10_DIR": str(cifar10)} if settings.cifar10_dir else fast
 
 
-def lab_url(*, host: str, port: int, token: str) -> str:
+def tls_environment(certificate: Certificate | None, folder: str | Path) -> dict[str, str]:
+    """What the server reads; `folder`: where it sees the files. Another fingerprint is another container."""
+    if not certificate:
+        return {}
+    return {
+        "LAB_TLS_CERT": f"{folder}/{certificate.path.name}",
+        "LAB_TLS_KEY": f"{folder}/{certificate.key.name}",
+        "LAB_TLS_FINGERPRINT": certificate.fingerprint,
+    }
+
+
+def certificate_file(label: str) -> Path | None:
+    """Where this machine has the certificate that a container with this spec presents; None: it speaks plain HTTP."""
+    spec: dict[str, Any] = json.loads(label)
+    inside = spec["environment"].get("LAB_TLS_CERT")
+    folders = {each["target"]: each["source"] for each in spec["mounts"]}
+    return Path(folders[RUN_INSIDE], Path(inside).relative_to(RUN_INSIDE)) if inside else None
+
+
+def lab_url(*, host: str, port: int, token: str, secure: bool = False) -> str:
     """The address a person opens."""
-    return f"http://{host}:{port}/lab?token={token}"
+    return f"{'https' if secure else 'http'}://{host}:{port}/lab?token={token}"

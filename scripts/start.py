@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from scripts import gpu_probe, state
+from scripts import gpu_probe, state, tls
 from scripts.console import LabError, run, say
 from scripts.engine_install import ensure_engine
 from scripts.gpu import GpuAccess, choose_access, choose_flavour
@@ -34,6 +34,7 @@ def main() -> None:
         state.ensure_workspace(lab.settings.workspace, lab.identity)
         for name in state.seed(ROOT / "notebooks", lab.settings.workspace, lab.identity):
             say(f"sample: {lab.settings.workspace / name}")
+        certificate = tls.ensure_certificate(lab.settings, lab.state, lab.identity)
         image = ensure_image(lab.engine, lab.settings, variant)
         spec = build_spec(
             settings=lab.settings,
@@ -44,6 +45,7 @@ def main() -> None:
             host_cpus=host_cpus,
             nofile=open_files_limit(NOFILE),
             environ=os.environ,
+            certificate=certificate,
             gpu=gpu,
         )
         found = lab.container()  # again: another command may have made it while this one waited for the lock
@@ -53,6 +55,8 @@ def main() -> None:
             _require_gpu(lab, running, fresh=fresh)
         if fresh:
             lab.engine.prune_superseded()
+    if certificate:
+        say(f"HTTPS; the certificate's SHA-256 fingerprint: {certificate.fingerprint}")
     say("the lab is ready; open:")
     print(lab.url(running))
 

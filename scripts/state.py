@@ -1,6 +1,7 @@
 """What must last on the host: the state directory (token, home) and the workspace. Standard library only.
 
 STATE_DIR/run/token    0600, the server's token; the folder is mounted read-only
+STATE_DIR/run/tls/     the certificate and its key, if there is one (scripts/tls.py)
 STATE_DIR/home/        the server user's home: settings, history, %pip install'ed packages
 STATE_DIR/passwd       so that the numeric user has a name inside the container
 STATE_DIR/lock         held while a command changes the lab
@@ -49,6 +50,11 @@ class State:
         return self.run / "token"
 
     @property
+    def tls(self) -> Path:
+        """The folder of the certificate and its key."""
+        return self.run / "tls"
+
+    @property
     def home(self) -> Path:
         """The server user's home directory."""
         return self.root / "home"
@@ -69,7 +75,7 @@ def ensure_folders(state: State, identity: Identity) -> None:
     """Make what is missing of the state directory's folders."""
     with _writing("STATE_DIR", state.root):
         for path in (state.root, state.run, state.home):
-            _ensure_folder(path, identity, mode=0o700)
+            ensure_folder(path, identity, mode=0o700)
 
 
 def ensure_state(state: State, identity: Identity) -> None:
@@ -83,7 +89,7 @@ def ensure_state(state: State, identity: Identity) -> None:
     with _writing("STATE_DIR", state.root):
         passwd = _passwd(identity)
         if not state.passwd.exists() or state.passwd.read_text() != passwd:
-            _write_new(state.passwd, passwd, identity, mode=0o644)
+            write_new(state.passwd, passwd, identity, mode=0o644)
         if not state.token_file.exists():
             write_token(state, identity)
     read_token(state)
@@ -92,7 +98,7 @@ def ensure_state(state: State, identity: Identity) -> None:
 def write_token(state: State, identity: Identity) -> None:
     """Make a new token; the old one, if any, is replaced in one step."""
     with _writing("STATE_DIR", state.root):
-        _write_new(state.token_file, secrets.token_hex(TOKEN_BYTES) + "\n", identity, mode=0o600)
+        write_new(state.token_file, secrets.token_hex(TOKEN_BYTES) + "\n", identity, mode=0o600)
 
 
 def read_token(state: State) -> str:
@@ -128,7 +134,7 @@ def ensure_workspace(workspace: Path, identity: Identity) -> None:
     with _writing("WORKSPACE", workspace):
         if workspace.exists() and not workspace.is_dir():
             raise LabError(f"WORKSPACE={workspace} is not a folder", hint="give a folder: make run-cpu WORKSPACE=~/lab")
-        _ensure_folder(workspace, identity, mode=0o755)
+        ensure_folder(workspace, identity, mode=0o755)
         # The probe runs as the server's user, from inside the folder: its parents may be closed to that user.
         account = {"user": identity.uid, "group": identity.gid, "extra_groups": []} if os.getuid() == 0 else {}
         if subprocess.run(["test", "-w", "."], cwd=workspace, check=False, **account).returncode:  # type: ignore[call-overload]
@@ -151,10 +157,10 @@ def seed(source: Path, workspace: Path, identity: Identity) -> list[str]:
         new = [path for path in samples if path.name not in given]
         for path in new:
             if not (workspace / path.name).exists():
-                _write_new(workspace / path.name, path.read_text(), identity, mode=0o644)
+                write_new(workspace / path.name, path.read_text(), identity, mode=0o644)
         if new:
             names = sorted({*given, *(path.name for path in new)} - {""})
-            _write_new(record, "\n".join(names) + "\n", identity, mode=0o644)
+            write_new(record, "\n".join(names) + "\n", identity, mode=0o644)
     return [path.name for path in new]
 
 
@@ -181,16 +187,16 @@ def _passwd(identity: Identity) -> str:
     )
 
 
-def _ensure_folder(path: Path, identity: Identity, *, mode: int) -> None:
+def ensure_folder(path: Path, identity: Identity, *, mode: int) -> None:
     """Make a folder and its missing parents, all owned by the lab's user; an existing one is left as it is."""
     if path.is_dir():
         return
-    _ensure_folder(path.parent, identity, mode=0o755)
+    ensure_folder(path.parent, identity, mode=0o755)
     path.mkdir(mode=mode)
     os.chown(path, identity.uid, identity.gid)
 
 
-def _write_new(path: Path, text: str, identity: Identity, *, mode: int) -> None:
+def write_new(path: Path, text: str, identity: Identity, *, mode: int) -> None:
     """Write a file so that readers see the old content or the new, never half of it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

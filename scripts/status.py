@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from scripts import health, state
+from scripts import state
 from scripts.console import run
 from scripts.gpu_probe import read_meters
 from scripts.image import is_fresh
-from scripts.lab import Lab
+from scripts.lab import Lab, server_of
 
 if TYPE_CHECKING:
     from scripts.engine import ContainerInfo
@@ -29,6 +29,8 @@ NOT_RUNNING = 3  # as systemctl status answers
 class Status:
     """What `make status` tells. Memory in bytes; `address` without the token; None: not known now.
 
+    `fingerprint`: SHA-256 of the certificate; None: plain HTTP.
+
     `gpus`: None without a GPU variant; empty: the container has lost its GPU.
     """
 
@@ -37,6 +39,7 @@ class Status:
     variant: str | None = None
     answers: bool = False
     address: str | None = None
+    fingerprint: str | None = None
     started_at: str | None = None
     kernels: int | None = None
     memory_used: int | None = None
@@ -61,17 +64,17 @@ def look(lab: Lab) -> Status:
     if not found:
         return Status(container=lab.settings.container, state="absent", workspace=workspace, state_dir=state_dir)
     running = found.state == "running"
-    bind, port = found.address or ("127.0.0.1", 0)
     spec = json.loads(found.spec)
     mounts = {each["target"]: each["source"] for each in spec["mounts"]}
     return Status(
         container=found.name,
         state=found.state,
         variant=found.variant,
-        answers=running and health.answers(health.reachable(bind), port),
+        answers=running and server_of(found).answers(),
         address=lab.url(found).partition("/lab?")[0] if running else None,
         started_at=found.started_at if running else None,
-        kernels=_count_kernels(lab, bind, port) if running else None,
+        fingerprint=spec["environment"].get("LAB_TLS_FINGERPRINT"),
+        kernels=_count_kernels(lab, found) if running else None,
         memory_used=lab.engine.memory_usage(found.id) if running else None,
         memory_limit=spec["memory"],
         image_up_to_date=_up_to_date(lab, found),
@@ -81,9 +84,10 @@ def look(lab: Lab) -> Status:
     )
 
 
-def _count_kernels(lab: Lab, bind: str, port: int) -> int | None:
+def _count_kernels(lab: Lab, found: ContainerInfo) -> int | None:
+    token = state.read_token(lab.state)
     try:
-        return len(health.get_json(health.reachable(bind), port, "/api/kernels", token=state.read_token(lab.state)))
+        return len(server_of(found).get_json("/api/kernels", token=token))
     except (OSError, http.client.HTTPException, ValueError):
         return None
 
@@ -101,6 +105,8 @@ def page(status: Status) -> str:
     rows = [("lab", f"{status.container}: {_state_in_words(status)}")]
     if status.address:
         rows.append(("address", f"{status.address} (make url prints it with the token)"))
+    if status.fingerprint:
+        rows.append(("certificate", f"SHA-256 {status.fingerprint}"))
     if status.started_at:
         rows.append(("running for", _since(status.started_at, datetime.now(timezone.utc))))
     if status.kernels is not None:
@@ -112,16 +118,21 @@ def page(status: Status) -> str:
     if status.gpus == []:
         rows.append(("GPU", "lost: the driver does not answer in the container (make restart gives it back)"))
     if status.image_up_to_date is False:
-        rows.append(("image", "older than its sources (make run-cpu brings it up to date)"))
+        rows.append(("image", f"older than its sources ({_verb(status)} brings it up to date)"))
     rows += [("workspace", status.workspace), ("state", status.state_dir)]
     return "\n".join(f"{key:<12} {value}" for key, value in rows)
+
+
+def _verb(status: Status) -> str:
+    """The command that starts such a lab."""
+    return "make run-cpu" if status.variant in {None, "cpu"} else "make run-gpu"
 
 
 def _state_in_words(status: Status) -> str:
     if status.state == "absent":
         return "not there (make run-cpu starts it)"
     if status.state != "running":
-        return f"{status.state} (make run-cpu starts it again)"
+        return f"{status.state} ({_verb(status)} starts it again)"
     return f"running, {status.variant}" + (
         "" if status.answers else ", but it does not answer (make logs, make restart)"
     )

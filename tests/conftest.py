@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import docker
 import pytest
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from docker.models.containers import Container
 
+T = TypeVar("T")
 
 # A shell that starts the tests in the background has them ignore SIGINT, and every child would inherit that: the tests
 # that press Ctrl-C need processes that listen.
@@ -63,7 +65,7 @@ class LabProcess:
     @property
     def url(self) -> str:
         """The lab's address, without token."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if {'TLS', 'TLS_CERT'} & self.extra.keys() else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def token(self) -> str:
@@ -104,6 +106,16 @@ def engine_client() -> docker.DockerClient:
     if _client is None:
         _client = docker.DockerClient(base_url="unix:///var/run/docker.sock", version="auto")
     return _client
+
+
+def wait_until(look: Callable[[], T | None], *, seconds: float) -> T:
+    """Look until something true is found; return it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"nothing was found within {seconds} s")
 
 
 def free_port() -> int:

@@ -128,7 +128,7 @@ def time_until_status(start: Callable[[], object], port: int, token: Callable[[]
     start()
     while time.monotonic() < begin + 120:
         try:
-            health.get_json("127.0.0.1", port, "/api/status", token=token())
+            health.Server("127.0.0.1", port).get_json("/api/status", token=token())
         except (OSError, ValueError, http.client.HTTPException):
             time.sleep(0.02)
         else:

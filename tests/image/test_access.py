@@ -34,6 +34,18 @@ def test_without_the_token_every_door_is_closed(lab: LabProcess, path: str, kind
     assert response.status_code in {401, 403} or at_login, f"{path} answered {response.status_code}"
 
 
+def test_ten_thousand_guesses_open_nothing(lab: LabProcess) -> None:
+    """None is admitted, whoever has the token goes on, and the log stays within its bounds."""
+    with httpx.Client(base_url=lab.url, trust_env=False, timeout=30) as guesser:
+        guesses = (f"{number:064x}" for number in range(10_000))
+        got = {guesser.get("/api/status", headers={"Authorization": f"token {guess}"}).status_code for guess in guesses}
+    assert got == {403}, f"got {got}"
+    good = get(lab, "/api/status", {"Authorization": f"token {lab.token}"}).status_code
+    assert good == 200, f"got {good}"
+    written = len(lab.container.logs())
+    assert written < 30 << 20, f"the log has {written} bytes"
+
+
 @pytest.mark.parametrize("token", ["", "0" * 64])
 def test_a_websocket_without_the_token_is_refused(lab: LabProcess, token: str) -> None:
     """A kernel's channel opens to nobody else."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalLab]:
     yield lab
     if lab.process.poll() is None:
         lab.end(signal.SIGTERM)
+    shutil.rmtree(lab.folder)  # gigabytes, which the tests after this one may need
 
 
 def test_it_prints_the_url_that_opens(local: LocalLab) -> None:

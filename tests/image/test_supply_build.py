@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from scripts import supply
+from scripts.base import bootstrap
 from scripts.builder import Build, run_build
 from scripts.engine import Engine
 from scripts.image import build_image, describe_build, tag_of
 from scripts.settings import Settings
 from scripts.supply import CPU_LOCK, REQUIREMENTS, choose, survey
+from tests.provision.machines import require_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,6 +97,16 @@ def test_an_answering_cpu_index_is_chosen_and_reaches_the_build(
     assert decision.torch_lock == CPU_LOCK, f"got {decision}"
     expected = f"{supply.locked_cpu_torch(REQUIREMENTS / 'torch-cpu.txt')} the stand-in index"
     assert got == expected, f"got {got}, expected {expected}"
+
+
+def test_a_base_that_is_bootstrapped_again_is_the_same(tmp_path: Path) -> None:
+    """So that the engine finds what was built upon it, gigabytes, instead of building it again."""
+    require_root("mmdebstrap")
+    archives = [tmp_path / name for name in ("first.tar", "second.tar")]
+    for archive in archives:
+        bootstrap(archive, mirror=Settings.load(os.environ).debian_mirror)
+    digests = {hashlib.sha256(archive.read_bytes()).hexdigest() for archive in archives}
+    assert len(digests) == 1, f"got {digests}"
 
 
 def test_nothing_of_the_hosts_network_settings_is_in_the_image(engine: docker.DockerClient, lab: object) -> None:

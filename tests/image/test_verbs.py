@@ -15,8 +15,9 @@ import docker
 import httpx
 import pytest
 
-from scripts.image import tag_of
+from scripts.image import VARIANTS, tag_of
 from scripts.settings import ROOT
+from scripts.supply import BOOTSTRAPPED_BASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -323,6 +324,21 @@ def test_two_runs_at_once_make_one_lab(new_lab: Callable[[], LabProcess]) -> Non
     assert outputs[0][0] == outputs[1][0], f"got {outputs}"
 
 
+@pytest.fixture
+def images_set_aside(engine: docker.DockerClient) -> Iterator[None]:
+    """Names for the images that `make clean` does not know: later tests need them, and they take minutes."""
+    names = [*map(tag_of, VARIANTS), BOOTSTRAPPED_BASE]
+    aside = {name: f"pytorch-jupyter-test:aside{number}" for number, name in enumerate(names)}
+    here = [name for name in names if engine.images.list(name)]
+    for name in here:
+        engine.images.get(name).tag(aside[name])
+    yield
+    for name in here:
+        engine.images.get(aside[name]).tag(name)
+        engine.images.remove(aside[name])
+
+
+@pytest.mark.usefixtures("images_set_aside")
 def test_clean_keeps_work_and_token(new_lab: Callable[[], LabProcess]) -> None:
     """`make clean` removes the container; the workspace and the token stay."""
     lab = new_lab()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 import websocket
 
 from scripts.host import lab_identity
-from tests.image.client import api, kernel
+from tests.image.client import api, connection, kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,6 +128,36 @@ def test_a_terminal_opens_and_answers(lab: LabProcess) -> None:
         socket.close()
         client.delete(f"/api/terminals/{name}")
     assert "/bin/bash lab /workspace 42" in seen, f"got {seen!r}"
+
+
+def test_a_silent_connection_stays(lab: LabProcess) -> None:
+    """A cell that prints nothing for longer than the server's interval between pings keeps its connection."""
+    with kernel(lab) as one:
+        got = one.run("import time; time.sleep(33); print('there')")
+    assert got == "there\n", f"got {got!r}"
+
+
+def test_a_page_that_opens_while_a_cell_works_learns_so(lab: LabProcess) -> None:
+    """A second connection to a busy kernel hears that it is busy, and when it no longer is."""
+    with kernel(lab) as one, connection(lab, one.identity) as early:
+        request = one.send("import time; time.sleep(3)")
+        early.wait_for_state("busy")
+        with connection(lab, one.identity) as late:
+            late.wait_for_state("busy")
+            late.wait_for_state("idle")
+        assert "".join(one.outputs(request)) == ""
+
+
+def test_a_console_joins_a_notebooks_kernel(new_lab: Callable[[], LabProcess]) -> None:
+    """`jupyter console --existing` in the lab's terminal sees what the notebook has computed."""
+    lab = new_lab()
+    lab.start()
+    with kernel(lab) as one:
+        one.run("answer = 6 * 7")
+        one.run("%pip install --quiet jupyter-console")
+        join = f"echo 'print(answer)' | jupyter console --simple-prompt --existing kernel-{one.identity}.json"
+        got = lab.shell(f"timeout 60 bash -c {shlex.quote(join)}")
+    assert "42" in got, f"got {got}"
 
 
 def test_idle_kernels_end_and_busy_ones_stay(new_lab: Callable[[], LabProcess]) -> None:

@@ -1,10 +1,11 @@
-"""Machines that stand in for a cloud VM: a Debian root file system, booted by systemd-nspawn.
+"""Machines that stand in for a cloud VM: a Debian root file system, booted by systemd-nspawn or under QEMU.
 
-They get what Azure gives a VM: the account with the caller's key, password-free sudo, and the custom data.
+Both get what Azure gives a VM: the account with the caller's key, password-free sudo, and the custom data.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -23,8 +24,11 @@ from tests.conftest import free_port, skip_unless_ci
 UID = 1000
 PACKAGES = (
     "systemd-sysv,udev,dbus,iproute2,ifupdown,isc-dhcp-client,cloud-init,openssh-server,sudo,make,ca-certificates,"
-    "python3-venv,docker.io,iptables"
+    "python3-venv,docker.io,docker-cli,iptables,apparmor,e2fsprogs,linux-image-cloud-amd64,initramfs-tools"
 )
+# Packages of the image that the server itself does not import.
+FOR_NOTEBOOKS = ("torch*", "nvidia", "triton", "cuda", "scipy*", "numpy*", "pandas", "sklearn", "sympy", "networkx",
+                 "matplotlib", "fontTools", "PIL", "pillow.libs", "tensorboard*", "grpc", "pip")  # fmt: skip
 # What a machine that shares this one's network and engine must not start.
 MASKED = ("docker.socket", "containerd.service", "networking.service", "systemd-networkd.service", "apparmor.service",
           "ssh.socket", "getty.target", "console-getty.service")  # fmt: skip
@@ -34,6 +38,15 @@ RemainAfterExit=yes
 ExecStart=/bin/sh -c 'echo 1 >/run/docker.pid'
 [Install]
 WantedBy=multi-user.target
+"""
+
+
+# QEMU's own network, with the address that its DHCP would give: a lease takes an emulated machine long.
+QEMU_NETWORK = """auto lo
+iface lo inet loopback
+auto eth0
+iface eth0 inet static
+    address 10.0.2.15/24
 """
 
 
@@ -179,3 +192,83 @@ class Nspawn:
                 self.process.kill()
                 self.process.wait()
             self.process = None
+
+
+@dataclass
+class Qemu:
+    """A VM with a kernel, a disk and an engine of its own, emulated, without any way out of its network."""
+
+    root: Path
+    data: Path
+    port: int = field(default_factory=free_port)
+    lab_port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+    home = Path("/home") / USER
+
+    @property
+    def ssh_options(self) -> str:
+        """What leads ssh to this machine, whatever the host's name."""
+        return f"-o HostName=127.0.0.1 -o Port={self.port}"
+
+    @property
+    def console(self) -> Path:
+        """What the machine wrote to its serial console."""
+        return self.root.parent / "console.log"
+
+    def prepare(self, custom_data: str, public_key: str) -> None:
+        """Make the system disk, with an account and its custom data, and the disk with image and wheels."""
+        give_account(self.root, self.home)
+        give_key(self.root / str(self.home).lstrip("/"), public_key)
+        give_seed(self.root, custom_data)
+        (self.root / "etc/network/interfaces").write_text(QEMU_NETWORK)
+        with (self.root / "etc/fstab").open("a") as table:
+            table.write("LABEL=data /data ext4 defaults,nofail 0 2\n")
+        make_disk(self.root, "system", "8G")
+        make_disk(self.data, "data", "4G")
+        for name in ("vmlinuz", "initrd.img"):
+            shutil.copy(next((self.root / "boot").glob(f"{name}-*")), self.root.parent / name)
+        shutil.rmtree(self.root)
+
+    def boot(self) -> None:
+        """Start it; a reboot inside is one here too."""
+        folder = self.root.parent
+        forwards = f"hostfwd=tcp:127.0.0.1:{self.port}-:22,hostfwd=tcp:127.0.0.1:{self.lab_port}-:8888"
+        disks = [word for name in ("root", "data")
+                 for word in ("-drive", f"file={folder / name}.img,format=raw,if=virtio,cache=unsafe")]  # fmt: skip
+        argv = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3072",
+                "-nographic", "-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd.img"),
+                "-append", "root=LABEL=system rw console=ttyS0 quiet apparmor=0 net.ifnames=0", *disks,
+                "-netdev", f"user,id=net,restrict=on,{forwards}", "-device", "virtio-net-pci,netdev=net"]  # fmt: skip
+        with self.console.open("ab") as log:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+
+    def stop(self) -> None:
+        """Pull the plug."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+def make_disk(folder: Path, label: str, size: str) -> None:
+    """Make an ext4 disk image `<folder>.img` with a folder's files."""
+    image = folder.with_suffix(".img")
+    argv = ["mke2fs", "-q", "-t", "ext4", "-L", label, "-d", str(folder), str(image), size]
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+
+
+def save_without_torch(image: str, name: str, archive: Path) -> None:
+    """Save an image of the server alone, a fifteenth of the size, that an emulated machine can load."""
+    config = json.loads(subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=True).stdout)
+    settings = config[0]["Config"]
+    changes = [f"ENV {each.replace('=', '=' + chr(34), 1)}{chr(34)}" for each in settings["Env"]]
+    changes += [f"USER {settings['User']}", f"WORKDIR {settings['WorkingDir']}"]
+    changes += [f"ENTRYPOINT {json.dumps(settings['Entrypoint'])}", f"CMD {json.dumps(settings['Cmd'])}"]
+    site = "opt/venv/lib/python3.13/site-packages"
+    heavy = [f"--exclude=./{site}/{each}" for each in FOR_NOTEBOOKS]
+    pack = ["docker", "run", "--rm", "--user", "0", "--network", "none", "--entrypoint", "tar", image, "-C", "/",
+            "--exclude=./proc", "--exclude=./sys", "--exclude=./dev", *heavy, "-cf", "-", "."]  # fmt: skip
+    load = ["docker", "import", *(word for each in changes for word in ("--change", each)), "-", name]
+    with subprocess.Popen(pack, stdout=subprocess.PIPE) as packing:
+        subprocess.run(load, stdin=packing.stdout, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["docker", "save", "--output", str(archive), name], check=True)
+    subprocess.run(["docker", "image", "rm", name], check=True, stdout=subprocess.DEVNULL)

@@ -139,6 +139,17 @@ def test_a_gpu_size_as_spot(reachable: Laptop) -> None:
     assert properties["securityProfile"]["uefiSettings"]["secureBootEnabled"] is False, "the DSVM's driver is unsigned"
 
 
+def test_another_size_for_a_vm_that_is_there_is_told(reachable: Laptop) -> None:
+    """SIZE= is not ignored when the VM has another one; without SIZE= the VM keeps its own."""
+    reachable.run("create", SIZE="Standard_NC4as_T4_v3")
+    other = reachable.run("create", SIZE="Standard_D4s_v5")
+    assert other.returncode != 0, f"got {other.stdout}"
+    assert "has SIZE=Standard_NC4as_T4_v3, not Standard_D4s_v5" in other.stderr, other.stderr
+    assert "hint: az vm resize --size Standard_D4s_v5" in other.stderr, other.stderr
+    again = reachable.run("create")
+    assert again.stdout == URL + "\n", again.stderr
+
+
 def test_without_the_dsvm_the_next_image_is_taken_with_a_sentence(reachable: Laptop) -> None:
     """An image that the region lacks is told, and the next one used."""
     del reachable.azure.images[arm.DSVM]

@@ -24,7 +24,7 @@ from docker.errors import NotFound
 
 from provision import payload
 from scripts.settings import ROOT
-from tests.conftest import engine_client, free_port
+from tests.conftest import engine_client, free_port, wait_until
 from tests.provision import machines
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ CONTAINER = f"pytorch-jupyter-vm-{os.getpid()}"
 def machine(vm_root: Path, wheels: Path, engine: docker.DockerClient) -> Iterator[machines.Nspawn]:
     """A machine that is not booted yet; its lab's container goes with it."""
     assert engine
-    # The machine runs the image that is here: it has no docker command of its own to build one with.
+    # The machine shares this engine: its lab finds the image that is here, and builds none.
     subprocess.run([sys.executable, "-m", "scripts.build", "cpu"], cwd=ROOT, check=True, capture_output=True)
     folder = Path(tempfile.mkdtemp(prefix="pytorch-jupyter-vm-"))
     folder.chmod(0o755)
@@ -67,14 +67,15 @@ def lab(laptops: Callable[[], Laptop], machine: machines.Nspawn) -> Iterator[tup
     thread = threading.Thread(target=boot_when_created, args=(laptop, machine), daemon=True)
     thread.start()
     laptop.environ |= {"SSH_OPTIONS": machine.ssh_options, "PORT": str(free_port()), "CONTAINER": CONTAINER,
-                       "WHEELS": str(machine.shared / "wheels"), "ALLOW_FROM": "198.51.100.0/24"}  # fmt: skip
+                       "WHEELS": str(machine.shared / "wheels"), "ALLOW_FROM": "198.51.100.0/24",
+                       "METADATA": "1"}  # fmt: skip
     done = laptop.run("create")
     assert done.returncode == 0, f"{done.stderr}\n{laptop.azure.faults}"
     yield laptop, done.stdout
     thread.join(timeout=10)
 
 
-def boot_when_created(laptop: Laptop, machine: machines.Nspawn) -> None:
+def boot_when_created(laptop: Laptop, machine: machines.Nspawn | machines.Qemu) -> None:
     """Boot the machine from the custom data as soon as Azure has created the VM."""
     while not laptop.azure.custom_data:
         time.sleep(0.1)
@@ -222,6 +223,17 @@ def test_a_clone_on_any_vm_needs_one_command(lab: tuple[Laptop, str], machine: m
     assert laptop.on_vm("readlink /opt/pytorch-jupyter/checkout").strip() == str(clone)
 
 
+def test_the_vm_speaks_https_when_told(lab: tuple[Laptop, str]) -> None:
+    """vm-sync TLS=self-signed: an https URL from the VM, and its idle watch still finds the lab."""
+    laptop, printed = lab
+    laptop.environ["TLS"] = "self-signed"
+    done = laptop.run("sync")
+    assert done.stdout == printed.replace("http:", "https:"), f"got {done.stdout!r}\n{done.stderr}"
+    laptop.on_vm("sudo systemctl start pytorch-jupyter-idle.service")
+    told = laptop.on_vm("sudo journalctl --unit=pytorch-jupyter-idle --lines=4 --output=cat")
+    assert re.search(r"idle: idle for \d+ of 60 minutes", told), f"got:\n{told}"
+
+
 def _status(port: str, token: str) -> dict[str, object]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}/api/status", headers={"Authorization": f"token {token}"})
     with urllib.request.urlopen(request, timeout=10) as answer:
@@ -233,13 +245,3 @@ def _try_status(port: str, token: str) -> dict[str, object] | None:
         return _status(port, token)
     except OSError:
         return None
-
-
-def wait_until(look: Callable[[], dict[str, object] | None], *, seconds: float) -> dict[str, object]:
-    """Wait until a look finds something."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"nothing was found within {seconds} s")

@@ -153,3 +153,20 @@ def test_the_payload_is_this_checkout_without_its_tests_and_always_the_same() ->
     wanted = {"Makefile", "uv.lock", "docker/cpu.Dockerfile", "provision/bootstrap.py", "scripts/start.py"}
     assert wanted <= names, f"missing: {wanted - names}"
     assert not any(name.startswith(("tests/", ".github/", ".git/")) for name in names), "tests are sent"
+
+
+def test_a_program_that_is_missing_is_one_line() -> None:
+    """A command of the machine that is not there is named, with a hint; never a traceback."""
+    with pytest.raises(bootstrap.BootError, match="no-such-program cannot be run") as caught:
+        bootstrap.run("no-such-program")
+    assert caught.value.hint, "there is no hint"
+
+
+def test_an_engine_without_its_client_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian 13's engine comes without the docker command; the lab's commands need both."""
+    for name in ("dockerd", "make"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    got = bootstrap.missing_packages()
+    assert got[:2] == ["docker-cli", "docker-buildx"], f"got {got}"

@@ -252,6 +252,7 @@ def test_the_vm_gets_the_settings_that_mean_the_same_there() -> None:
         "PORT": "8888",
         "IDLE_STOP": "30",
         "IDLE_TIMEOUT": "8h",
+        "METADATA": "0",
         "MEMORY": "8g",
         "GPUS": "0",
     }, f"got {got}"
