@@ -58,6 +58,9 @@
     return known;
   }
 
+  // Whether the server had applied a message already when it answered.
+  const isKept = ({ header }, { until }) => header.date.slice(0, 26) <= until;
+
   // A panel's newest messages, and what shows them beside JupyterLab.
   const watched = new WeakMap();
 
@@ -88,14 +91,15 @@
     state.show = message => {
       const request = message.parent_header.msg_id;
       const found = known.get(request);
-      // What the server has applied already is in its answer.
-      if (!found || found.cell.isDisposed || message.header.date.slice(0, 26) <= found.until) return;
+      if (!found || found.cell.isDisposed || isKept(message, found)) return;
       if (apply(found, message)) known.delete(request);
     };
     state.recent.forEach(state.show);
-    // What this page has asked for itself, JupyterLab goes on showing.
-    for (const [request, { session }] of known) {
-      if (session === kernel.clientId) known.delete(request);
+    // What this page has asked for itself, JupyterLab goes on showing: all but what is on its way and shown already.
+    for (const [request, execution] of known) {
+      if (execution.session !== kernel.clientId) continue;
+      kernel.registerMessageHook(request, message => !isKept(message, execution));
+      known.delete(request);
     }
   }
 
