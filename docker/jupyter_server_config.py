@@ -38,6 +38,7 @@ except OSError as error:
 if len(token) < 32:
     sys.exit(f"error: the token at {token_file} is empty or too short; 'make token-rotate' makes a new one")
 c.IdentityProvider.token = token
+c.ServerApp.identity_provider_class = "lab_server.identity.GuardedIdentityProvider"
 c.PasswordIdentityProvider.allow_password_change = False  # a second secret would outlive a rotated token
 keep_out_of_logs(token)
 # Sessions survive a restart, and end when the token is rotated.

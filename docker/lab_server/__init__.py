@@ -1,4 +1,4 @@
-"""The lab's own part of the server: files are saved whole, and outputs are kept while no browser is open."""
+"""The lab's own part of the server: guesses slowed down, files saved whole, outputs kept while no browser is open."""
 
 from lab_server.pages import add_handlers
 

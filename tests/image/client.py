@@ -51,12 +51,36 @@ class Kernel:
 
     def send(self, code: str, **metadata: str) -> str:
         """Ask for code to be executed, without waiting for anything; return the request's id."""
-        identity = uuid.uuid4().hex
-        header = {"msg_id": identity, "msg_type": "execute_request", "username": "t", "session": "t", "version": "5.3"}
         content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False}
-        message = {"header": header, "parent_header": {}, "metadata": metadata, "content": content, "channel": "shell"}
+        return self._send("shell", "execute_request", content, metadata)
+
+    def _send(self, channel: str, kind: str, content: dict[str, Any], metadata: dict[str, str]) -> str:
+        identity = uuid.uuid4().hex
+        header = {"msg_id": identity, "msg_type": kind, "username": "t", "session": "t", "version": "5.3"}
+        message = {"header": header, "parent_header": {}, "metadata": metadata, "content": content, "channel": channel}
         self.socket.send(json.dumps(message))
         return identity
+
+    def send_to_debugger(self, command: str, **arguments: Any) -> str:
+        """Ask the debugger (the Debug Adapter Protocol), without waiting for anything; return the request's id."""
+        content = {"type": "request", "seq": 1, "command": command, "arguments": arguments}
+        return self._send("control", "debug_request", content, {})
+
+    def debug(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Ask the debugger; return its answer's body."""
+        identity = self.send_to_debugger(command, **arguments)
+        while True:
+            message = json.loads(self.socket.recv())
+            if message["msg_type"] == "debug_reply" and message["parent_header"]["msg_id"] == identity:
+                assert message["content"]["success"], f"{command}: {message['content']}"
+                return dict(message["content"].get("body") or {})
+
+    def wait_for_debugger(self, event: str) -> dict[str, Any]:
+        """Read until the debugger tells an event; return its body."""
+        while True:
+            message = json.loads(self.socket.recv())
+            if message["msg_type"] == "debug_event" and message["content"]["event"] == event:
+                return dict(message["content"]["body"])
 
     def wait_for_state(self, state: str, *, timeout: float = 120) -> None:
         """Read until the kernel, or the server for it, says that it is busy, idle, or restarting."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import httpx
 import pytest
 import websocket
 
+from tests.conftest import wait_until
 from tests.image.client import api, kernel
 
 if TYPE_CHECKING:
@@ -44,6 +48,49 @@ def test_ten_thousand_guesses_open_nothing(lab: LabProcess) -> None:
     assert good == 200, f"got {good}"
     written = len(lab.container.logs())
     assert written < 30 << 20, f"the log has {written} bytes"
+
+
+def test_guesses_wait_and_nobody_else_does(lab: LabProcess) -> None:
+    """However many guess at once, 200 a second are answered; who has the token does not stand in their queue."""
+
+    def guess(number: int) -> float:
+        client.get("/api/status", headers={"Authorization": f"token {number:064x}"})
+        return time.monotonic()
+
+    with httpx.Client(base_url=lab.url, trust_env=False, timeout=30) as client, ThreadPoolExecutor(100) as guessers:
+        begin = time.monotonic()
+        guesses = [guessers.submit(guess, number) for number in range(400)]
+        wait_until(lambda: any(each.done() for each in guesses), seconds=30)
+        before = sum(each.done() for each in guesses)
+        good = get(lab, "/api/status", {"Authorization": f"token {lab.token}"}).status_code
+        meanwhile = sum(each.done() for each in guesses) - before
+    assert good == 200, f"got {good}"
+    assert meanwhile < 90, f"{meanwhile} guesses were answered before the token was admitted: it stood in their queue"
+    took = max(each.result() for each in guesses) - begin
+    assert took >= 399 / 200, f"400 guesses were answered within {took:.2f} s"
+
+
+def test_the_login_form_guesses_no_faster(lab: LabProcess) -> None:
+    """A wrong token in the form waits as one in the header does."""
+
+    def guess(client: httpx.Client) -> int:
+        data = {"password": "0" * 64, "_xsrf": client.cookies["_xsrf"]}
+        return client.post("/login", data=data).status_code
+
+    with httpx.Client(base_url=lab.url, trust_env=False, timeout=30) as client, ThreadPoolExecutor(50) as guessers:
+        client.get("/login")
+        begin = time.monotonic()
+        got = set(guessers.map(guess, [client] * 200))
+        took = time.monotonic() - begin
+    assert got == {401}, f"got {got}"
+    assert took >= 199 / 200, f"200 guesses were answered within {took:.2f} s"
+
+
+@pytest.mark.parametrize("offered", ["é", "\N{SNOWMAN}" * 64, "0" * 63 + "\x00"])
+def test_a_token_of_strange_characters_is_a_wrong_one(lab: LabProcess, offered: str) -> None:
+    """No character makes the comparison fail."""
+    got = get(lab, f"/api/status?token={quote(offered)}").status_code
+    assert got == 403, f"got {got}"
 
 
 @pytest.mark.parametrize("token", ["", "0" * 64])

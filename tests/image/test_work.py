@@ -160,6 +160,24 @@ def test_a_console_joins_a_notebooks_kernel(new_lab: Callable[[], LabProcess]) -
     assert "42" in got, f"got {got}"
 
 
+def test_the_debugger_stops_and_goes_on(lab: LabProcess) -> None:
+    """A breakpoint in a cell stops it there, its variables can be asked for, and it goes on to its end."""
+    code = "x = 6\ny = x * 7\nprint(y)"
+    with kernel(lab) as one:
+        one.debug("initialize", clientID="test", adapterID="", pathFormat="path", linesStartAt1=True)
+        one.debug("attach")
+        source = {"path": one.debug("dumpCell", code=code)["sourcePath"]}
+        one.debug("setBreakpoints", breakpoints=[{"line": 2}], source=source, sourceModified=False)
+        one.debug("configurationDone")
+        cell = one.send(code)
+        thread = one.wait_for_debugger("stopped")["threadId"]
+        frame = one.debug("stackTrace", threadId=thread)["stackFrames"][0]
+        value = one.debug("evaluate", expression="x", frameId=frame["id"], context="watch")["result"]
+        one.send_to_debugger("continue", threadId=thread)
+        printed = "".join(one.outputs(cell))
+    assert (frame["line"], value, printed) == (2, "6", "42\n"), f"got {frame}, {value!r}, {printed!r}"
+
+
 def test_idle_kernels_end_and_busy_ones_stay(new_lab: Callable[[], LabProcess]) -> None:
     """With IDLE_TIMEOUT an idle kernel ends although a client is connected; a busy one goes on."""
     lab = new_lab()
