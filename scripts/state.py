@@ -192,7 +192,7 @@ def ensure_folder(path: Path, identity: Identity, *, mode: int) -> None:
     if path.is_dir():
         return
     ensure_folder(path.parent, identity, mode=0o755)
-    path.mkdir(mode=mode)
+    path.mkdir(mode=mode, exist_ok=True)  # another command may have been faster
     os.chown(path, identity.uid, identity.gid)
 
 
