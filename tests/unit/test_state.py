@@ -6,6 +6,8 @@ import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +33,19 @@ def place(tmp_path: Path, me: Identity) -> State:
     place = State(tmp_path / "data" / "pytorch-jupyter")
     state.ensure_state(place, me)
     return place
+
+
+def test_two_commands_may_make_a_folder_at_once(tmp_path: Path, me: Identity) -> None:
+    """Whoever comes second takes the folder as it is."""
+    start = Barrier(2)
+
+    def make(number: int) -> None:
+        start.wait()
+        state.ensure_folder(tmp_path / f"{number}/data/pytorch-jupyter", me, mode=0o700)
+
+    with ThreadPoolExecutor(2) as commands:
+        got = [list(commands.map(make, [number] * 2)) for number in range(300)]
+    assert len(got) == 300, f"got {len(got)}"
 
 
 def test_the_token_is_private_and_has_256_bits(place: State) -> None:
